@@ -1,0 +1,2 @@
+//! The mux command.
+fn main() {}

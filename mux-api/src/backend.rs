@@ -1,0 +1,192 @@
+//! What a backend implements. A third party needs this module and the registry of `libmux`, nothing else.
+//!
+//! All methods are poll-based and take `&self` or `&mut self` without blocking. **Wakers:** each `poll_` method of a
+//! [`SessionOps`] or [`ListenerOps`] remembers the waker of its latest call; a half remembers one waker for all of its
+//! `poll_` methods, the latest. [`Session`](crate::Session) and [`Listener`](crate::Listener) turn that one waker into
+//! as many waiters as an application likes.
+//!
+//! **Drop:** [`SendHalf`](crate::SendHalf), [`RecvHalf`](crate::RecvHalf) and [`Session`](crate::Session) call `reset`,
+//! `abandon` and `abort` when an application drops them early, so a backend need not guess from its own drop.
+
+use std::future::Future;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use tokio::io::ReadBuf;
+
+use crate::{
+    Capabilities, Config, ConfigOption, Error, Initiator, Listener, OpenOptions, Priority, Result, Session,
+    SessionInfo, Stats, Url, WriteFlags,
+};
+
+/// A boxed future, for calls too rare to care about the box.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A scheme that a backend serves.
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    /// As it stands in a URL: `qmux`, `qmux+tcp`.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub summary: &'static str,
+    /// A URL to show people: `qmux://host:port`.
+    pub example: &'static str,
+    /// What it can do with a libmux peer.
+    pub capabilities: Capabilities,
+}
+
+/// Makes sessions from URLs.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The schemes it serves.
+    fn schemes(&self) -> &[Scheme];
+
+    /// URL options that only this backend understands.
+    fn options(&self) -> &[ConfigOption] {
+        &[]
+    }
+
+    /// Connects. `config` has the URL's options applied; the connect timeout is kept by the caller.
+    async fn dial(&self, url: &Url, config: &Config) -> Result<Session>;
+
+    /// Binds. `config` has the URL's options applied.
+    async fn listen(&self, url: &Url, config: &Config) -> Result<Listener>;
+}
+
+/// A bound address that yields sessions.
+pub trait ListenerOps: Send + Sync + 'static {
+    /// The URL to dial, with the real port.
+    fn url(&self) -> &str;
+
+    /// The next session whose handshake is complete. One bad connection is not an error of the listener.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Session>>;
+
+    /// Stops listening; sessions live on.
+    fn close(&self);
+}
+
+/// A live session.
+pub trait SessionOps: Send + Sync + 'static {
+    /// Facts fixed by the handshake.
+    fn info(&self) -> &SessionInfo;
+
+    /// What was negotiated.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens a channel and announces it to the peer; pending only while the peer's open credit is used up.
+    fn poll_open(&self, cx: &mut Context<'_>, options: &OpenOptions) -> Poll<Result<ChannelParts>>;
+
+    /// Ready when `poll_open` would be. Takes nothing.
+    fn poll_can_open(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The next channel that the peer opened; an error once the session has ended and its backlog is empty.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<ChannelParts>>;
+
+    /// Ready when every byte written on any channel was taken by the transport.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// Measures the round trip to the peer's library.
+    fn ping(&self) -> BoxFuture<'_, Result<Duration>> {
+        Box::pin(async { Err(Error::unsupported("this session cannot ping")) })
+    }
+
+    /// Refuses new channels from now on, retry-safe, and lets the old ones finish.
+    fn drain(&self);
+
+    /// Begins the polite end: finished channels are flushed, then the peer is told `code` and `reason`.
+    fn close(&self, code: u64, reason: &str);
+
+    /// Ends at once.
+    fn abort(&self, code: u64);
+
+    /// Ready when the session has ended and its transport is released; the cause.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Error>;
+
+    /// Why it ended; `None` while it lives.
+    fn cause(&self) -> Option<Error>;
+
+    /// Counters.
+    fn stats(&self) -> Stats;
+}
+
+/// A channel as a backend hands it out.
+pub struct ChannelParts {
+    /// Unique among the session's live channels.
+    pub id: u64,
+    /// Who opened it.
+    pub initiator: Initiator,
+    /// Its label, empty without one.
+    pub label: Bytes,
+    /// The sending half.
+    pub send: Box<dyn SendOps>,
+    /// The receiving half.
+    pub recv: Box<dyn RecvOps>,
+}
+
+/// The sending half of a channel; what each method means to the application stands at [`SendHalf`](crate::SendHalf).
+pub trait SendOps: Send + 'static {
+    /// Takes some of `bufs`. With [`WriteFlags::FIN`] the direction ends if all was taken, also when all is nothing.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>>;
+
+    /// Takes some of `data` without a copy, where the wire allows.
+    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
+        let polled = self.poll_write(cx, &[IoSlice::new(data)], WriteFlags::NONE);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            data.advance(*taken);
+        }
+        polled
+    }
+
+    /// Ready when `min` bytes, or all that can ever be taken at once, would be accepted, or a write would fail.
+    fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()>;
+
+    /// Ready when the transport has taken every byte.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// Ready when the peer has confirmed the channel.
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// Ready when the direction is over.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// Ends the direction after what was written.
+    fn finish(&mut self) -> Result<()>;
+
+    /// Abandons the direction. Any code: the application's were checked. A library code that the wire cannot carry is
+    /// reduced to what it can say, never refused.
+    fn reset(&mut self, code: u64) -> Result<()>;
+
+    /// Changes the urgency, if the wire cares.
+    fn set_priority(&mut self, priority: Priority);
+
+    /// Bytes not yet taken by the transport.
+    fn buffered(&self) -> usize;
+}
+
+/// The receiving half of a channel; what each method means to the application stands at [`RecvHalf`](crate::RecvHalf).
+pub trait RecvOps: Send + 'static {
+    /// Copies what is there into `buf`, which has room; 0 is the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>>;
+
+    /// The next bytes, at most `max`, which is not 0; `None` is the end.
+    fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>>;
+
+    /// Ready when `min` bytes, or all that the window holds, wait, or a read would end or fail.
+    fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()>;
+
+    /// Tells the peer that we read no more.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the wire cannot; nothing has changed then.
+    fn stop(&mut self, code: u64) -> Result<()>;
+
+    /// As `stop`, but always possible: where the peer cannot be told, what it sends is discarded.
+    fn abandon(&mut self, code: u64);
+
+    /// Bytes that wait to be read.
+    fn buffered(&self) -> usize;
+}
