@@ -98,7 +98,8 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(parts: ChannelParts) -> Self {
+    /// Wraps what a backend's `poll_open` or `poll_accept` gave out.
+    pub fn new(parts: ChannelParts) -> Self {
         Self {
             id: parts.id,
             initiator: parts.initiator,
