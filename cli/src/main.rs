@@ -1,2 +1,110 @@
-//! The mux command.
-fn main() {}
+//! The `mux` command: channels between processes from a shell, and the benchmark that keeps libmux honest.
+
+mod backends;
+mod bench;
+mod connect;
+mod exit;
+mod forward;
+mod help;
+mod listen;
+mod relay;
+mod stdio;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Level;
+
+use crate::exit::Exit;
+
+/// Many channels over one connection; the wire is chosen by a URL.
+#[derive(Parser)]
+#[command(name = "mux", version, about, arg_required_else_help = true)]
+struct Cli {
+    /// Say more on stderr: -v sessions, channels and labels, -vv and -vvv the library's own log
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Listen(listen::Args),
+    Connect(connect::Args),
+    Forward(forward::Args),
+    Backends(backends::Args),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWorker(bench::worker::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match help::teach(Cli::command()).try_get_matches().and_then(|m| Cli::from_arg_matches(&m)) {
+        Ok(cli) => cli,
+        // Help goes to stdout and exits 0, mistakes to stderr with 2; a reader that hung up changes neither.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+        }
+    };
+    log_to_stderr(cli.verbose);
+    // Two workers, whatever the machine has: what the benchmark promises, and plenty for one pipe.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Exit::failed(format!("cannot start the runtime: {error}")).report(),
+    };
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = run(cli.command) => ended,
+            signal = signalled() => Err(signal),
+        }
+    });
+    // Sessions dropped just now still tell their peers; a thread that sits in a read of stdin is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Exit> {
+    match command {
+        Command::Listen(args) => listen::run(args).await,
+        Command::Connect(args) => connect::run(args).await,
+        Command::Forward(args) => forward::run(args).await,
+        Command::Backends(_) => backends::run(),
+        Command::Bench(args) => bench::run(args).await,
+        Command::BenchWorker(args) => bench::worker::run(args).await,
+    }
+}
+
+/// Ready when the user or the system wants us gone. The futures of the command are dropped then, which unlinks socket
+/// files and aborts sessions, so that no peer takes what it has for everything.
+async fn signalled() -> Exit {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => Exit::quiet(exit::INTERRUPTED),
+        _ = terminate.recv() => Exit::quiet(exit::TERMINATED),
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => Level::WARN,
+        1 => Level::INFO,
+        2 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(verbose > 1)
+        .without_time()
+        .compact()
+        .init();
+}

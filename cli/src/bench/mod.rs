@@ -1,0 +1,225 @@
+//! `mux bench`: what a backend costs over the bare transport it rides on.
+
+mod backend;
+mod client;
+mod link;
+mod process;
+mod report;
+mod run;
+mod scenario;
+mod server;
+pub(crate) mod worker;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::backend::{Backend, with_baselines};
+use self::report::{Row, table};
+use self::run::{Outcome, measure};
+use self::scenario::Scenario;
+use crate::exit::{Exit, print_line, stdout_failed};
+
+/// Measure backends beside the bare transport they ride on
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Schemes and bare transports; the bare transport under a scheme is added
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "qmux")]
+    backend: Vec<String>,
+
+    /// What to measure, see --list; all but idle unless told
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    scenario: Vec<String>,
+
+    /// How long each run measures [default: 2]
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+
+    /// Runs of each; values are their medians [default: 3]
+    #[arg(long, value_name = "N")]
+    runs: Option<usize>,
+
+    /// Write a JSON object a line to FILE, or to stdout with '-' (the table goes to stderr then)
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<PathBuf>,
+
+    /// Through which API
+    #[arg(long, value_name = "API", default_value = "rust", value_parser = ["rust"])]
+    api: String,
+
+    /// A few scenarios, 0.3 s each
+    #[arg(long)]
+    quick: bool,
+
+    /// List the scenarios and exit
+    #[arg(long)]
+    list: bool,
+}
+
+/// Runs what was asked for, prints the table.
+pub(crate) async fn run(args: Args) -> Result<(), Exit> {
+    if args.list {
+        let lines = scenario::ALL.iter().map(|s| format!("{:9} {} ({})", s.name, s.summary, s.unit.name()));
+        return print_line(&lines.collect::<Vec<_>>().join("\n"));
+    }
+    let plan = Plan::new(&args)?;
+    let mut json = args.json.as_ref().map(Json::open).transpose()?;
+    let progress = Progress::new(plan.scenarios.len() * plan.runs * plan.backends.len());
+    let mut rows = Vec::new();
+    for scenario in &plan.scenarios {
+        let outcomes = plan.measure(scenario, &progress).await;
+        let scenario_rows = Row::of(scenario, &plan.backends, &args.api, &outcomes);
+        if let Some(json) = &mut json {
+            json.write(&scenario_rows)?;
+        }
+        rows.extend(scenario_rows);
+    }
+    progress.finish();
+    let text = table(&rows);
+    match json {
+        Some(Json::Stdout) => eprint_table(&text),
+        _ => print_line(&text)?,
+    }
+    match rows.iter().filter(|row| row.error.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(Exit::failed(format!("{failed} of {} measurements failed", rows.len()))),
+    }
+}
+
+/// What is measured, how long and how often.
+struct Plan {
+    backends: Vec<Backend>,
+    scenarios: Vec<Scenario>,
+    measured: Duration,
+    runs: usize,
+}
+
+impl Plan {
+    fn new(args: &Args) -> Result<Self, Exit> {
+        let named = args.backend.iter().map(|name| Backend::parse(name)).collect::<Result<_, _>>()?;
+        let names: Vec<&str> = match (args.scenario.as_slice(), args.quick) {
+            ([], true) => scenario::QUICK.to_vec(),
+            ([], false) => scenario::DEFAULT.to_vec(),
+            (named, _) => named.iter().map(String::as_str).collect(),
+        };
+        let scenarios: Vec<Vec<Scenario>> = names.into_iter().map(Scenario::parse).collect::<Result<_, _>>()?;
+        let seconds = args.seconds.unwrap_or(if args.quick { 0.3 } else { 2.0 });
+        if !(0.01..=3600.0).contains(&seconds) {
+            return Err(Exit::usage(format!("--seconds {seconds}: 0.01 to 3600 is allowed")));
+        }
+        let runs = args.runs.unwrap_or(3);
+        if !(1..=1000).contains(&runs) {
+            return Err(Exit::usage(format!("--runs {runs}: 1 to 1000 is allowed")));
+        }
+        Ok(Self {
+            backends: with_baselines(named),
+            scenarios: scenarios.concat(),
+            measured: Duration::from_secs_f64(seconds),
+            runs,
+        })
+    }
+
+    /// The runs of a scenario, a round of all backends after the other: on a noisy machine only neighbours compare.
+    async fn measure(&self, scenario: &Scenario, progress: &Progress) -> Vec<Vec<Outcome>> {
+        let mut outcomes = vec![Vec::with_capacity(self.runs); self.backends.len()];
+        for round in 1..=self.runs {
+            for (backend, outcomes) in self.backends.iter().zip(&mut outcomes) {
+                let what = format!("{} {}, run {round} of {}", scenario.label(), backend.name(), self.runs);
+                progress.begin(&what);
+                let outcome = measure(backend, scenario, self.measured).await;
+                progress.end(&what, &outcome, scenario);
+                outcomes.push(outcome);
+            }
+        }
+        outcomes
+    }
+}
+
+/// A bar on a terminal, a line a run elsewhere; both on stderr.
+struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+}
+
+impl Progress {
+    fn new(runs: usize) -> Self {
+        let plain = !io::stderr().is_terminal();
+        // Never drawn when plain; it still counts.
+        let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(runs as u64) };
+        bar.set_length(runs as u64);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, plain }
+    }
+
+    fn begin(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
+    fn end(&self, what: &str, outcome: &Outcome, scenario: &Scenario) {
+        self.bar.inc(1);
+        let said = match outcome {
+            Outcome::Measured(run) => format!("{:.1} {}", run.value, scenario.unit.name()),
+            Outcome::Skipped(why) => format!("skipped: {why}"),
+            Outcome::Failed(why) => format!("FAILED: {why}"),
+        };
+        if self.plain {
+            // Progress that nobody can read any more is no reason to stop.
+            let _ = writeln!(
+                io::stderr(),
+                "[{}/{}] {what}: {said}",
+                self.bar.position(),
+                self.bar.length().unwrap_or_default()
+            );
+        } else if !matches!(outcome, Outcome::Measured(_)) {
+            self.bar.println(format!("{what}: {said}"));
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn eprint_table(text: &str) {
+    // As progress.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Where the JSON goes.
+enum Json {
+    Stdout,
+    File(PathBuf, File),
+}
+
+impl Json {
+    fn open(path: &PathBuf) -> Result<Self, Exit> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout);
+        }
+        // Before the first run: nobody wants to learn after an hour that the directory does not exist.
+        match File::create(path) {
+            Ok(file) => Ok(Self::File(path.clone(), file)),
+            Err(error) => Err(Exit::failed(format!("cannot write {}: {error}", path.display()))),
+        }
+    }
+
+    fn write(&mut self, rows: &[Row]) -> Result<(), Exit> {
+        let lines = |out: &mut dyn Write| -> io::Result<()> {
+            for row in rows {
+                writeln!(out, "{}", serde_json::to_string(row)?)?;
+            }
+            out.flush()
+        };
+        match self {
+            Self::Stdout => lines(&mut io::stdout().lock()).map_err(|error| stdout_failed(&error)),
+            Self::File(path, file) => {
+                lines(file).map_err(|error| Exit::failed(format!("cannot write {}: {error}", path.display())))
+            }
+        }
+    }
+}

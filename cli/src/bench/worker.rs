@@ -1,0 +1,253 @@
+//! The two processes of a run, and how they talk with the one that started them: lines on stdin and stdout.
+//!
+//! ```text
+//! server  Listening(address)            client  Begin            traffic runs, the clock too
+//! server  <- begin                      client  End              traffic still runs
+//! server  <- end, Report                client  <- end, Report   traffic may stop
+//! ```
+//! A worker whose stdin ends has lost its parent and exits.
+
+use std::io::{self, BufRead as _, Write as _};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use libmux::{Budget, Config};
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+
+use super::backend::{Backend, Bare};
+use super::link::{Accepting, Opening, TcpDial, UnixDial};
+use super::process::{Snapshot, raise_descriptor_limit};
+use super::scenario::{Kind, Scenario};
+use super::{client, server};
+use crate::exit::Exit;
+
+/// One of the two processes of a run; 'mux bench' starts it
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which end
+    role: Role,
+    /// As 'mux bench --backend'
+    #[arg(long)]
+    backend: String,
+    /// As 'mux bench --scenario', with the number of channels where it varies
+    #[arg(long)]
+    scenario: String,
+    /// Where to listen or connect
+    #[arg(long)]
+    at: String,
+    /// How long to measure
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Role {
+    Server,
+    Client,
+}
+
+/// What a worker says to the process that started it, a JSON object a line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// The server can be dialed.
+    Listening(String),
+    /// The client has warmed up; measure from now on.
+    Begin,
+    /// The client has measured long enough.
+    End,
+    /// What was measured.
+    Report(Report),
+    /// This machine cannot do it.
+    Skipped(String),
+    /// It went wrong.
+    Failed(String),
+}
+
+/// What one process measured between begin and end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Bytes received by the server; operations completed by the client.
+    pub(crate) count: u64,
+    /// The time they took.
+    pub(crate) elapsed_s: f64,
+    /// Processor time of the process meanwhile.
+    pub(crate) cpu_s: f64,
+    /// Its largest resident memory so far.
+    pub(crate) rss_peak: u64,
+    /// What its resident memory grew by meanwhile.
+    pub(crate) rss_grown: u64,
+    /// Latencies of single operations, in microseconds.
+    pub(crate) latency: Option<Latency>,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+impl Report {
+    /// What happened between two moments.
+    pub(crate) fn between(begin: Snapshot, end: Snapshot) -> Self {
+        Self {
+            elapsed_s: (end.at - begin.at).as_secs_f64(),
+            cpu_s: end.cpu_s - begin.cpu_s,
+            rss_peak: end.rss_peak,
+            rss_grown: end.rss.saturating_sub(begin.rss),
+            ..Self::default()
+        }
+    }
+}
+
+/// Why a worker cannot report.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The machine cannot do it; no fault of the backend.
+    Skip(String),
+    /// It went wrong.
+    Fail(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Fail(error.to_string())
+    }
+}
+
+impl From<libmux::Error> for Trouble {
+    fn from(error: libmux::Error) -> Self {
+        Self::Fail(crate::exit::explain(&error))
+    }
+}
+
+/// Plays its role until the parent has what it wants.
+pub(crate) async fn run(args: Args) -> Result<(), Exit> {
+    let backend = Backend::parse(&args.backend)?;
+    let scenario = match Scenario::parse(&args.scenario)?.as_slice() {
+        [scenario] => scenario.clone(),
+        _ => return Err(Exit::usage("a worker runs one scenario; give idle:N")),
+    };
+    let measured = Duration::try_from_secs_f64(args.seconds).map_err(|error| Exit::usage(error.to_string()))?;
+    let descriptors = raise_descriptor_limit();
+    let commands = commands();
+    let played = match enough_descriptors(&backend, &scenario, descriptors) {
+        Err(trouble) => Err(trouble),
+        Ok(()) => match args.role {
+            Role::Server => serve(&backend, &scenario, &args.at, commands).await,
+            Role::Client => drive(&backend, &scenario, &args.at, measured, commands).await,
+        },
+    };
+    match played {
+        Ok(()) => Ok(()),
+        Err(Trouble::Skip(why)) => say(&Said::Skipped(why)),
+        Err(Trouble::Fail(why)) => say(&Said::Failed(why)),
+    }
+    .map_err(|error| crate::exit::stdout_failed(&error))
+}
+
+/// Tells the parent.
+pub(crate) fn say(said: &Said) -> io::Result<()> {
+    let line = serde_json::to_string(said)?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+/// What the parent tells us.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Begin,
+    End,
+}
+
+fn commands() -> mpsc::UnboundedReceiver<Command> {
+    let (commands, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let command = match line.as_deref() {
+                Ok("begin") => Command::Begin,
+                Ok("end") => Command::End,
+                _ => break,
+            };
+            // Fails only when the worker is ending anyway.
+            let _ = commands.send(command);
+        }
+        // The parent is gone or wants no more; traffic has no purpose now.
+        std::process::exit(0);
+    });
+    receiver
+}
+
+fn enough_descriptors(backend: &Backend, scenario: &Scenario, limit: Option<u64>) -> Result<(), Trouble> {
+    /// What a process holds beside its connections.
+    const SPARE: u64 = 64;
+    match (backend, limit) {
+        (Backend::Bare(bare), Some(limit)) if scenario.channels as u64 + SPARE > limit => Err(Trouble::Skip(format!(
+            "{} connections over bare {} need as many file descriptors in a process; {limit} are allowed here",
+            scenario.channels,
+            bare.name()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+async fn serve(
+    backend: &Backend,
+    scenario: &Scenario,
+    at: &str,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> Result<(), Trouble> {
+    match backend {
+        Backend::Bare(Bare::Tcp) => {
+            let listener = TcpListener::bind(at).await?;
+            say(&Said::Listening(listener.local_addr()?.to_string()))?;
+            server::run(listener, scenario, commands).await
+        }
+        Backend::Bare(Bare::Unix) => {
+            let listener = UnixListener::bind(at)?;
+            say(&Said::Listening(at.to_owned()))?;
+            server::run(listener, scenario, commands).await
+        }
+        Backend::Mux(_) => {
+            let listener = libmux::listen(at, &config(scenario)).await?;
+            say(&Said::Listening(listener.url().to_owned()))?;
+            let session = listener.accept().await?;
+            server::run(Accepting(session), scenario, commands).await
+        }
+    }
+}
+
+async fn drive(
+    backend: &Backend,
+    scenario: &Scenario,
+    at: &str,
+    measured: Duration,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> Result<(), Trouble> {
+    match backend {
+        Backend::Bare(Bare::Tcp) => client::run(TcpDial(at.to_owned()), scenario, measured, commands).await,
+        Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, measured, commands).await,
+        Backend::Mux(_) => {
+            let session = libmux::dial(at, &config(scenario)).await?;
+            client::run(Opening(session), scenario, measured, commands).await
+        }
+    }
+}
+
+/// The defaults, which is what users get; only the masses of idle channels need limits raised.
+fn config(scenario: &Scenario) -> Config {
+    let mut config = Config::default();
+    if scenario.kind == Kind::Idle {
+        let channels = u32::try_from(scenario.channels).unwrap_or(u32::MAX);
+        config.max_channels = config.max_channels.max(channels);
+        config.channel_backlog = config.channel_backlog.max(channels);
+        config.budget = 1 << 40;
+        // The registry sets the process's limit when it is first used, so use it first.
+        let _ = libmux::registry();
+        Budget::process().set_limit(1 << 40);
+    }
+    config
+}

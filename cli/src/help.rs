@@ -1,0 +1,104 @@
+//! What `--help` teaches beside the list of flags.
+
+use std::fmt::Write as _;
+
+use clap::Command;
+
+const EXAMPLES: &str = "\
+Examples:
+  mux listen qmux://127.0.0.1:4000 --echo             echo every channel
+  echo hello | mux connect qmux://127.0.0.1:4000      stdin and stdout are a channel
+
+  mux listen qmux://0.0.0.0:4000 --to 127.0.0.1:8080  put a web server behind a session
+  mux forward --via qmux://host:4000 --listen 127.0.0.1:9000
+  curl http://127.0.0.1:9000/                         ... and reach it from elsewhere
+
+  mux listen qmux+unix:///tmp/m.sock > got            receive a file, as nc does
+  mux connect qmux+unix:///tmp/m.sock < file          send it
+
+  mux bench --quick                                   what it costs over bare TCP
+";
+
+const URLS: &str = "\
+URLs: <backend>[+<transport>]://authority[/path][?option=value&...]
+";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything arrived, in both directions
+  1    the work failed: refused, reset, truncated, a session that died; stderr says who and why
+  2    the command line or a URL cannot be used; stderr lists what is allowed
+  130  Ctrl-C     143  SIGTERM     141  whoever read stdout hung up
+";
+
+/// What `--to` and `forward` say to the other side when TCP cannot be spoken to the end.
+const TCP_CODES: &str = "\
+A TCP connection and its channel share their fate: the end of one direction is passed on as the end of that direction,
+a reset as a reset.
+  channel reset or session lost   the TCP connection is reset (RST), never closed cleanly
+  TCP connection reset            the channel is reset with code 1
+  TCP connection refused          the channel is reset with code 2
+";
+
+/// Adds examples, URL forms, options and exit codes to the commands.
+pub(crate) fn teach(command: Command) -> Command {
+    let urls = urls();
+    let after = |parts: &[&str]| parts.join("\n");
+    command
+        .after_help(after(&[EXAMPLES, &urls, EXIT_CODES]))
+        .mut_subcommand("listen", |c| c.after_help(after(&[LISTEN, TCP_CODES, &urls, EXIT_CODES])))
+        .mut_subcommand("connect", |c| c.after_help(after(&[CONNECT, &urls, EXIT_CODES])))
+        .mut_subcommand("forward", |c| c.after_help(after(&[FORWARD, TCP_CODES, &urls, EXIT_CODES])))
+        .mut_subcommand("bench", |c| c.after_help(after(&[BENCH, EXIT_CODES])))
+}
+
+const LISTEN: &str = "\
+It prints one line on stdout, the URL to dial with the real port, and serves until it is interrupted.
+Without --echo and --to, the first channel is connected to stdin and stdout, every other one is refused, and the command
+ends with that channel; the URL goes to stderr then, because stdout carries the channel's bytes.
+";
+
+const CONNECT: &str = "\
+The end of stdin ends our direction only; the answer is read to its end. Then the session is closed politely.
+An answer that was cut short is an error, never an end.
+
+Examples:
+  mux connect qmux://127.0.0.1:4000 < request > answer
+  mux connect qmux+unix:///run/m.sock --label files
+";
+
+const FORWARD: &str = "\
+It prints one line on stdout, the address it listens on with the real port. All connections are channels of one session,
+which is dialed again, with growing pauses, when it dies. Connections that come meanwhile wait up to 10 s for it.
+
+Example:
+  mux forward --via qmux://host:4000 --listen 127.0.0.1:0
+";
+
+const BENCH: &str = "\
+Client and server are two processes over loopback with two tokio workers each. The bare transport that a backend rides on
+always runs too, in turns with it (tcp, qmux, tcp, qmux, ...). Values are medians over the runs; ratio is the median of the
+ratios of neighbouring runs, above 1 is better than the bare transport, for latencies and memory too.
+
+Backends: any scheme of 'mux backends', and the bare transports tcp and unix.
+
+Examples:
+  mux bench                                           every scenario but idle, qmux beside tcp
+  mux bench --backend qmux,qmux+unix --scenario bulk1,pingpong --seconds 5 --runs 5
+  mux bench --scenario idle --json idle.jsonl         memory of 10,000 and 100,000 channels
+  mux bench --scenario idle:500                       ... or of as many as you like
+  mux bench --list                                    what the scenarios do
+";
+
+fn urls() -> String {
+    let mut text = URLS.to_owned();
+    for scheme in libmux::registry().schemes() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {:<34}{}", scheme.example, scheme.summary);
+    }
+    text.push_str("URL options:\n");
+    for option in libmux::OPTIONS {
+        let _ = writeln!(text, "  {:<16}{}", option.name, option.help);
+    }
+    text
+}

@@ -1,0 +1,170 @@
+//! `mux listen`: serve channels.
+
+use std::sync::Arc;
+
+use libmux::{Channel, Config, ErrorKind, Listener, Session};
+use tokio::net::TcpStream;
+
+use crate::exit::{Exit, explain, print_line};
+use crate::{relay, stdio};
+
+/// Serve the channels of every session that dials URL
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen, such as qmux://127.0.0.1:0; port 0 lets the system choose
+    url: String,
+
+    /// Echo each channel, half-close included; resets come back with their code
+    #[arg(long, conflicts_with = "to")]
+    echo: bool,
+
+    /// Connect each channel to this TCP address
+    #[arg(long, value_name = "HOST:PORT")]
+    to: Option<String>,
+
+    /// Keep the URL off stdout, so that it carries the channel's bytes alone
+    #[arg(long, conflicts_with_all = ["echo", "to"])]
+    no_url: bool,
+}
+
+/// What is done with a channel.
+enum Service {
+    Echo,
+    To(String),
+}
+
+/// Listens, prints the URL, serves.
+pub(crate) async fn run(args: Args) -> Result<(), Exit> {
+    if let Some(to) = &args.to {
+        crate::forward::check_address("--to", to)?;
+    }
+    let mut config = Config::default();
+    // Accepting is all the loop below does, so a burst of opens may wait in line as long as it is.
+    config.channel_backlog = config.channel_backlog.max(config.max_channels);
+    let listener = libmux::listen(&args.url, &config)
+        .await
+        .map_err(|error| Exit::from_mux(&format!("cannot listen on {}", args.url), &error))?;
+    if !args.no_url {
+        print_line(listener.url())?;
+    }
+    let service = match (args.echo, args.to) {
+        (true, _) => Service::Echo,
+        (false, Some(address)) => Service::To(address),
+        (false, None) => return serve_one(listener).await,
+    };
+    let service = Arc::new(service);
+    loop {
+        let session = listener.accept().await.map_err(|error| Exit::from_mux("cannot accept sessions", &error))?;
+        tokio::spawn(serve(session, Arc::clone(&service)));
+    }
+}
+
+/// The first channel on stdin and stdout, as nc does; nothing else is served.
+async fn serve_one(listener: Listener) -> Result<(), Exit> {
+    let (session, channel) = loop {
+        let session = listener.accept().await.map_err(|error| Exit::from_mux("cannot accept sessions", &error))?;
+        tracing::info!("session from {}: {}", peer(&session), session.capabilities());
+        match session.accept().await {
+            Ok(channel) => break (session, channel),
+            // It came and went, like a port scan: the next one may mean it.
+            Err(error) => tracing::warn!("session from {}: no channel: {}", peer(&session), explain(&error)),
+        }
+    };
+    log_channel(&session, &channel);
+    listener.close();
+    session.drain();
+    stdio::carry(channel).await?;
+    stdio::close(&session).await
+}
+
+async fn serve(session: Session, service: Arc<Service>) {
+    let peer = peer(&session);
+    tracing::info!("session from {peer}: {}", session.capabilities());
+    let cause = loop {
+        match session.accept().await {
+            Ok(channel) => {
+                log_channel(&session, &channel);
+                tokio::spawn(serve_channel(channel, Arc::clone(&service), peer.clone()));
+            }
+            Err(cause) => break cause,
+        }
+    };
+    // A peer that says goodbye is no news; one that vanishes is.
+    if cause.kind() == ErrorKind::Closed && cause.code() == Some(0) {
+        tracing::info!("session from {peer} over: {}", explain(&cause));
+    } else {
+        tracing::warn!("session from {peer} over: {}", explain(&cause));
+    }
+}
+
+async fn serve_channel(channel: Channel, service: Arc<Service>, peer: String) {
+    let id = channel.id();
+    let served = match &*service {
+        Service::Echo => echo(channel).await,
+        Service::To(address) => connect(channel, address).await,
+    };
+    match served {
+        Ok(()) => tracing::info!("session from {peer}: channel {id} done"),
+        Err(what) => tracing::warn!("session from {peer}: channel {id}: {what}"),
+    }
+}
+
+/// Sends back what comes, then the end; a reset comes back as a reset with the same code, a stop as a stop.
+async fn echo(channel: Channel) -> Result<(), String> {
+    let (mut send, mut recv) = channel.split();
+    loop {
+        let chunk = match recv.read_bytes(64 * 1024).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => {
+                if let (ErrorKind::Reset, Some(code)) = (error.kind(), error.code()) {
+                    // A code of the library, or a wire without codes: dropping the half says what can be said.
+                    let _ = send.reset(code);
+                }
+                return Err(explain(&error));
+            }
+        };
+        if let Err(error) = send.write_bytes(chunk).await {
+            if let (ErrorKind::Stopped, Some(code)) = (error.kind(), error.code()) {
+                let _ = recv.stop(code);
+            }
+            return Err(explain(&error));
+        }
+    }
+    let finished = send.finish();
+    let ended = match finished {
+        Ok(()) => send.ended().await,
+        failed => failed,
+    };
+    match ended {
+        // It has read enough, and we had nothing more to say.
+        Err(error) if error.kind() == ErrorKind::Stopped && error.code() == Some(0) => Ok(()),
+        ended => ended.map_err(|error| explain(&error)),
+    }
+}
+
+async fn connect(channel: Channel, address: &str) -> Result<(), String> {
+    match TcpStream::connect(address).await {
+        Ok(tcp) => relay::carry(channel, tcp).await,
+        Err(error) => {
+            // The code is in the portable range; on a wire without codes the channel is dropped, also a reset.
+            let _ = channel.abort(relay::TCP_REFUSED);
+            Err(format!("cannot connect to {address}: {error}"))
+        }
+    }
+}
+
+fn log_channel(session: &Session, channel: &Channel) {
+    tracing::info!(
+        "session from {}: channel {} opened, label \"{}\"",
+        peer(session),
+        channel.id(),
+        channel.label().escape_ascii()
+    );
+}
+
+fn peer(session: &Session) -> String {
+    let peer = &session.info().peer_addr;
+    // Unix sockets have nameless clients.
+    if peer.is_empty() { "a local client".to_owned() } else { peer.clone() }
+}
