@@ -1,0 +1,140 @@
+"""Builds or finds the agents and the command, and runs them.
+
+Each default can be replaced: LIBMUX_DIR (directory of libmux.so), MUX_AGENT_C, MUX_AGENT_RUST, MUX_BIN (files). The
+Python agent runs under the interpreter that runs pytest, with the `libmux` package installed there.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent.parent
+PATIENCE = 90
+
+
+def cargo_build(name, *arguments):
+    """Builds one thing with cargo; the file of this name that it made."""
+    command = ["cargo", "build", *arguments, "--message-format=json-render-diagnostics"]
+    built = subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True)
+    for line in reversed(built.stdout.splitlines()):
+        for file in json.loads(line).get("filenames", []):
+            if Path(file).name == name:
+                return Path(file)
+    raise RuntimeError(f"{' '.join(command)} made no {name}")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """The command line of each language's agent, and of the `mux` command as `cli`."""
+    if given := os.environ.get("LIBMUX_DIR"):
+        library_dir = Path(given)
+    else:
+        library_dir = cargo_build("libmux.so", "--release", "-p", "mux-capi").parent
+    c_agent = os.environ.get("MUX_AGENT_C")
+    if not c_agent:
+        c_agent = tmp_path_factory.mktemp("agents") / "agent"
+        include = CHECKOUT / "include"
+        flags = "-std=c11 -O1 -g -pthread -Wall -Wextra -Wpedantic -Werror".split()
+        link = [f"-L{library_dir}", f"-Wl,-rpath,{library_dir}", "-lmux"]
+        source = HERE / "agents" / "agent.c"
+        compiler = os.environ.get("CC", "cc")
+        subprocess.run([compiler, *flags, f"-I{include}", "-o", c_agent, source, *link], check=True)
+    return {
+        "c": [c_agent],
+        "python": [sys.executable, "-u", "-W", "error::ResourceWarning", HERE / "agents" / "agent.py"],
+        "rust": [os.environ.get("MUX_AGENT_RUST") or cargo_build("matrix_agent", "--example", "matrix_agent")],
+        "cli": [os.environ.get("MUX_BIN") or cargo_build("mux", "-p", "mux-cli")],
+    }
+
+
+class Program:
+    """A running process whose output is read line by line, so that no pipe fills up and no read waits for ever."""
+
+    def __init__(self, command, stdin=subprocess.DEVNULL):
+        self.command = [str(part) for part in command]
+        self.process = subprocess.Popen(
+            self.command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.lines, self.stderr = [], ""
+        self._queue = queue.Queue()
+        self._threads = [threading.Thread(target=self._read_stdout), threading.Thread(target=self._read_stderr)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read_stdout(self):
+        for line in self.process.stdout:
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def _read_stderr(self):
+        self.stderr = self.process.stderr.read()
+
+    def line(self):
+        """The next line of output; fails when none comes."""
+        try:
+            line = self._queue.get(timeout=PATIENCE)
+        except queue.Empty:
+            line = "(nothing in time)"
+            self.kill()
+        if line is None or line == "(nothing in time)":
+            pytest.fail(f"{self}: wanted a line, got {line}; before it {self.lines}; {self.stderr}")
+        self.lines.append(line)
+        return line
+
+    def wait(self):
+        """All further lines, and the exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while (line := self._get(deadline)) is not None:
+            self.lines.append(line)
+        status = self.process.wait()
+        for thread in self._threads:
+            thread.join()
+        return status
+
+    def _get(self, deadline):
+        try:
+            return self._queue.get(timeout=max(0, deadline - time.monotonic()))
+        except queue.Empty:
+            self.kill()
+            pytest.fail(f"{self} did not end in time; it said {self.lines}; {self.stderr}")
+
+    def succeed(self):
+        """Waits for exit status 0; the lines."""
+        status = self.wait()
+        assert status == 0, f"{self} ended with {status}; it said {self.lines}; {self.stderr}"
+        return self.lines
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __str__(self):
+        return " ".join(self.command)
+
+
+@pytest.fixture
+def run(programs):
+    """Starts a program by language and arguments; whatever still runs at the end of the test is killed."""
+    started = []
+
+    def start(language, *arguments, **options):
+        started.append(Program([*programs[language], *arguments], **options))
+        return started[-1]
+
+    yield start
+    for program in started:
+        if program.process.poll() is None:
+            program.kill()
+        for thread in program._threads:
+            thread.join()
+        for stream in (program.process.stdin, program.process.stdout, program.process.stderr):
+            if stream is not None:
+                stream.close()

@@ -1,0 +1,61 @@
+"""Every pair of languages, over every URL, each end opening channels to the other; see README.md."""
+
+import hashlib
+import random
+import subprocess
+
+import pytest
+from urls import URLS
+
+PAIRS = [
+    ("c", "c"),
+    ("c", "python"),
+    ("python", "c"),
+    ("python", "rust"),
+    ("rust", "python"),
+    ("rust", "c"),
+    ("c", "rust"),
+]
+CHECKS = "echo nolabel urgency many hello label halfclose sink reset seereset stop seestop".split()
+# What a peer that only echoes can answer.
+ECHO_CHECKS = ["echo", "nolabel", "urgency", "many"]
+
+both_urls = pytest.mark.parametrize("url", URLS)
+
+
+@both_urls
+@pytest.mark.parametrize("driver", ["dialer", "listener"])
+@pytest.mark.parametrize("listener, dialer", PAIRS, ids=lambda name: name)
+def test_agents_agree(run, tmp_path, url, listener, dialer, driver):
+    listening = run(listener, "listen", URLS[url](tmp_path), "drive" if driver == "listener" else "serve")
+    dialing = run(dialer, "dial", listening.line(), "drive" if driver == "dialer" else "serve")
+    driving, serving = (listening, dialing) if driver == "listener" else (dialing, listening)
+    said = driving.succeed()
+    assert [line for line in said if line.startswith("ok ")] == [f"ok {name}" for name in CHECKS]
+    assert serving.succeed()[-1] == "closed code=5 by=peer"
+
+
+@both_urls
+def test_the_command_echoes_for_the_c_agent(run, tmp_path, url):
+    command = run("cli", "listen", URLS[url](tmp_path), "--echo")
+    agent = run("c", "dial", command.line(), "drive", *ECHO_CHECKS)
+    assert sorted(agent.succeed()) == sorted(f"ok {name}" for name in ECHO_CHECKS)
+
+
+@both_urls
+def test_the_c_agent_echoes_for_the_command(run, programs, tmp_path, url):
+    agent = run("c", "listen", URLS[url](tmp_path), "serve")
+    data = random.Random(3).randbytes(64 << 20)
+    command = [*programs["cli"], "connect", agent.line(), "--label", "echo"]
+    done = subprocess.run(command, input=data, stdout=subprocess.PIPE, timeout=90, check=True)
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+    assert agent.succeed()[-1] == "closed code=0 by=peer"
+
+
+@both_urls
+def test_the_command_does_not_take_a_reset_for_an_end(run, programs, tmp_path, url):
+    agent = run("c", "listen", URLS[url](tmp_path), "serve")
+    command = [*programs["cli"], "connect", agent.line(), "--label", "reset:77"]
+    done = subprocess.run(command, input=b"", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=90)
+    assert done.returncode != 0
+    assert b"77" in done.stderr
