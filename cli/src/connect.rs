@@ -2,7 +2,7 @@
 
 use libmux::{Config, OpenOptions};
 
-use crate::exit::{Exit, explain};
+use crate::exit::Exit;
 use crate::stdio;
 
 /// Open a channel and connect it to stdin and stdout
@@ -34,14 +34,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
         }
         std::future::pending::<()>().await;
     };
-    tokio::select! {
+    let carried = tokio::select! {
         carried = stdio::carry(channel) => carried,
         () = refusing => Ok(()),
-    }
-    .inspect_err(|_| {
-        if let Some(cause) = session.cause() {
-            tracing::info!("session over: {}", explain(&cause));
-        }
-    })?;
-    stdio::close(&session).await
+    };
+    stdio::close(&session, carried).await
 }

@@ -13,7 +13,7 @@ Examples:
   mux forward --via qmux://host:4000 --listen 127.0.0.1:9000
   curl http://127.0.0.1:9000/                         ... and reach it from elsewhere
 
-  mux listen qmux+unix:///tmp/m.sock > got            receive a file, as nc does
+  mux listen --no-url qmux+unix:///tmp/m.sock > got   receive a file, as nc does
   mux connect qmux+unix:///tmp/m.sock < file          send it
 
   mux bench --quick                                   what it costs over bare TCP
@@ -55,7 +55,7 @@ pub(crate) fn teach(command: Command) -> Command {
 const LISTEN: &str = "\
 It prints one line on stdout, the URL to dial with the real port, and serves until it is interrupted.
 Without --echo and --to, the first channel is connected to stdin and stdout, every other one is refused, and the command
-ends with that channel; the URL goes to stderr then, because stdout carries the channel's bytes.
+ends with that channel. Its bytes follow the URL's line on stdout; --no-url leaves the line out.
 ";
 
 const CONNECT: &str = "\

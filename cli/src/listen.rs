@@ -27,6 +27,9 @@ pub(crate) struct Args {
     no_url: bool,
 }
 
+/// What `max_channels` can be raised to.
+const MOST_CHANNELS: u32 = 1_000_000;
+
 /// What is done with a channel.
 enum Service {
     Echo,
@@ -39,8 +42,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
         crate::forward::check_address("--to", to)?;
     }
     let mut config = Config::default();
-    // Accepting is all the loop below does, so a burst of opens may wait in line as long as it is.
-    config.channel_backlog = config.channel_backlog.max(config.max_channels);
+    // Accepting is all that the loop below does, so a burst of opens may wait in line: max_channels is the limit.
+    config.channel_backlog = MOST_CHANNELS;
     let listener = libmux::listen(&args.url, &config)
         .await
         .map_err(|error| Exit::from_mux(&format!("cannot listen on {}", args.url), &error))?;
@@ -73,8 +76,8 @@ async fn serve_one(listener: Listener) -> Result<(), Exit> {
     log_channel(&session, &channel);
     listener.close();
     session.drain();
-    stdio::carry(channel).await?;
-    stdio::close(&session).await
+    let carried = stdio::carry(channel).await;
+    stdio::close(&session, carried).await
 }
 
 async fn serve(session: Session, service: Arc<Service>) {

@@ -20,7 +20,7 @@ use crate::exit::Exit;
 
 /// Many channels over one connection; the wire is chosen by a URL.
 #[derive(Parser)]
-#[command(name = "mux", version, about, arg_required_else_help = true)]
+#[command(name = "mux", version, arg_required_else_help = true)]
 struct Cli {
     /// Say more on stderr: -v sessions, channels and labels, -vv and -vvv the library's own log
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             signal = signalled() => Err(signal),
         }
     });
-    // Sessions dropped just now still tell their peers; a thread that sits in a read of stdin is not waited for.
+    // A thread that sits in a write to stdout is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use libmux::{Channel, Error, ErrorKind, RecvHalf, SendHalf, Session};
@@ -14,6 +15,10 @@ use crate::exit::{Exit, explain, stdout_failed};
 const CHUNK: usize = 64 * 1024;
 /// Chunks between the threads of stdin and stdout and the channel.
 const QUEUE: usize = 8;
+/// The code of a session whose channel failed.
+const FAILED: u64 = 1;
+/// How long a failed session may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Connects `channel` to stdin and stdout until both directions are over.
 ///
@@ -46,15 +51,22 @@ pub(crate) async fn carry(channel: Channel) -> Result<(), Exit> {
     }
 }
 
-/// Ends a session whose work is done, and waits until its last byte is out.
-pub(crate) async fn close(session: &Session) -> Result<(), Exit> {
-    session.close(0, "done").map_err(|error| Exit::from_mux("cannot close the session", &error))?;
-    let cause = session.closed().await;
-    tracing::info!("session over: {}", explain(&cause));
-    match cause.kind() {
+/// Ends a session after its only channel, and waits until the last byte is out and the peer was told how it went.
+pub(crate) async fn close(session: &Session, carried: Result<(), Exit>) -> Result<(), Exit> {
+    let (code, reason) = if carried.is_ok() { (0, "done") } else { (FAILED, "failed") };
+    session.close(code, reason).map_err(|error| Exit::from_mux("cannot close the session", &error))?;
+    // A failure is reported soon, whether or not the peer listens.
+    let patience = if carried.is_ok() { Duration::MAX } else { GOODBYE };
+    let cause = tokio::time::timeout(patience, session.closed()).await;
+    if let Ok(cause) = &cause {
+        tracing::info!("session over: {}", explain(cause));
+    }
+    carried?;
+    match cause {
         // By us or by the peer, who may have been first to say that all is done.
-        ErrorKind::Closed => Ok(()),
-        _ => Err(Exit::from_mux("the session did not end cleanly", &cause)),
+        Ok(cause) if cause.kind() == ErrorKind::Closed => Ok(()),
+        Ok(cause) => Err(Exit::from_mux("the session did not end cleanly", &cause)),
+        Err(_) => Ok(()),
     }
 }
 

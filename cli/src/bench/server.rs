@@ -73,7 +73,7 @@ async fn all_held(seen: &Seen, expected: u64) -> Result<(), Trouble> {
 }
 
 async fn accept<C: Channels>(channels: C, scenario: Scenario, seen: Arc<Seen>) {
-    let mut held = Vec::new();
+    let mut held = Vec::with_capacity(if scenario.kind == Kind::Idle { scenario.channels } else { 0 });
     loop {
         match channels.next().await {
             Ok(channel) if scenario.kind == Kind::Idle => {

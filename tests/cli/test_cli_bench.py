@@ -1,0 +1,59 @@
+"""`mux bench` measures and says so in the agreed form; what it measures is no test's business."""
+
+import json
+
+import pytest
+
+NUMBERS = ["value", "min", "max", "ratio", "cpu_client_s", "cpu_server_s", "rss_client", "rss_server"]
+SCENARIOS = ["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64", "idle"]
+
+
+def bench(mux, *args):
+    return mux.run("bench", "--seconds", "0.2", "--runs", "1", *args, timeout=300)
+
+
+@pytest.mark.parametrize("backend", ["qmux", "qmux+unix"])
+def test_every_scenario_gives_a_line_beside_the_bare_transport(mux, backend, tmp_path):
+    path = tmp_path / "bench.jsonl"
+    scenarios = ",".join(SCENARIOS[:-1]) + ",idle:2000"
+    ended = bench(mux, "--backend", backend, "--scenario", scenarios, "--json", str(path))
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    bare = "unix" if backend.endswith("unix") else "tcp"
+    assert [(row["scenario"], row["backend"]) for row in rows] == [(s, b) for s in SCENARIOS for b in (bare, backend)]
+    for row in rows:
+        assert (row["api"], row["baseline"], row["runs"]) == ("rust", bare, 1)
+        assert isinstance(row["unit"], str)
+        for name in NUMBERS:
+            assert isinstance(row[name], (int, float)) and row[name] >= 0, (name, row)
+        timed = row["scenario"] in ("pingpong", "rr64", "churn", "churn64")
+        assert ("p50_us" in row, "p99_us" in row) == (timed, timed), row
+        if row["backend"] == bare:
+            assert row["ratio"] == 1
+        if row["scenario"] == "pingpong":
+            assert row["unit"] == "us" and row["value"] == row["p50_us"]
+    assert b"ratio" in ended.stdout and backend.encode() in ended.stdout
+
+
+def test_json_on_stdout_is_nothing_but_json(mux):
+    ended = bench(mux, "--scenario", "pingpong", "--json", "-")
+    assert ended.returncode == 0, ended.stderr
+    assert [json.loads(line)["backend"] for line in ended.stdout.splitlines()] == ["tcp", "qmux"]
+    assert b"ratio" in ended.stderr, "the table is there all the same"
+
+
+def test_what_the_machine_cannot_do_is_said_and_no_failure(mux):
+    ended = bench(mux, "--backend", "tcp", "--scenario", "idle:1000000", "--json", "-")
+    row = json.loads(ended.stdout)
+    assert ended.returncode == 0 and row["value"] is None and "descriptors" in row["skipped"], row
+
+
+def test_a_result_that_cannot_be_written_is_known_before_the_first_run(mux, tmp_path):
+    ended = bench(mux, "--json", str(tmp_path / "no" / "such" / "file"))
+    assert ended.returncode == 1 and b"cannot write" in ended.stderr
+
+
+def test_the_scenarios_are_listed(mux):
+    ended = mux.run("bench", "--list")
+    assert ended.returncode == 0
+    assert [line.split()[0] for line in ended.stdout.decode().splitlines()] == SCENARIOS
