@@ -32,21 +32,27 @@ def cargo_build(name, *arguments):
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
+def library_dir():
+    """Where libmux.so is."""
+    given = os.environ.get("LIBMUX_DIR")
+    return Path(given) if given else cargo_build("libmux.so", "--release", "-p", "mux-capi").parent
+
+
+def compile_c(library_dir, source, program):
+    """Compiles a C program against the checkout's header."""
+    flags = "-std=c11 -O1 -g -pthread -Wall -Wextra -Wpedantic -Werror".split()
+    link = [f"-L{library_dir}", f"-Wl,-rpath,{library_dir}", "-lmux"]
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, *flags, f"-I{CHECKOUT / 'include'}", "-o", program, source, *link], check=True)
+
+
+@pytest.fixture(scope="session")
+def programs(library_dir, tmp_path_factory):
     """The command line of each language's agent, and of the `mux` command as `cli`."""
-    if given := os.environ.get("LIBMUX_DIR"):
-        library_dir = Path(given)
-    else:
-        library_dir = cargo_build("libmux.so", "--release", "-p", "mux-capi").parent
     c_agent = os.environ.get("MUX_AGENT_C")
     if not c_agent:
         c_agent = tmp_path_factory.mktemp("agents") / "agent"
-        include = CHECKOUT / "include"
-        flags = "-std=c11 -O1 -g -pthread -Wall -Wextra -Wpedantic -Werror".split()
-        link = [f"-L{library_dir}", f"-Wl,-rpath,{library_dir}", "-lmux"]
-        source = HERE / "agents" / "agent.c"
-        compiler = os.environ.get("CC", "cc")
-        subprocess.run([compiler, *flags, f"-I{include}", "-o", c_agent, source, *link], check=True)
+        compile_c(library_dir, HERE / "agents" / "agent.c", c_agent)
     return {
         "c": [c_agent],
         "python": [sys.executable, "-u", "-W", "error::ResourceWarning", HERE / "agents" / "agent.py"],
@@ -116,6 +122,16 @@ class Program:
         self.process.kill()
         self.process.wait()
 
+    def end(self):
+        """Leaves nothing behind, whatever state it is in."""
+        if self.process.poll() is None:
+            self.kill()
+        for thread in self._threads:
+            thread.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
     def __str__(self):
         return " ".join(self.command)
 
@@ -131,10 +147,4 @@ def run(programs):
 
     yield start
     for program in started:
-        if program.process.poll() is None:
-            program.kill()
-        for thread in program._threads:
-            thread.join()
-        for stream in (program.process.stdin, program.process.stdout, program.process.stderr):
-            if stream is not None:
-                stream.close()
+        program.end()

@@ -192,7 +192,7 @@ def error_from(status: int, detail: Any = None) -> Exception:
     known: Status | int
     try:
         known = Status(status)
-        kind, number = _KINDS[known]  # type: ignore[index]
+        kind, number = _KINDS[known]
     except (ValueError, KeyError):
         known, kind, number = status, Error, errno.EIO
     if detail is None or detail.status != status:

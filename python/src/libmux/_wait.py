@@ -53,7 +53,9 @@ class _Queue:
             self._poll.poll()
         else:
             self._poll.poll(min(math.ceil(seconds * 1000), _LONGEST_POLL_MS))
-        check(lib.mux_queue_next(self._q[0], self._events, 4, 0))
+        status = lib.mux_queue_next(self._q[0], self._events, 4, 0)
+        if status != AGAIN:
+            check(status)
 
     def wake(self) -> None:
         lib.mux_queue_wake(self._q[0])

@@ -1,0 +1,148 @@
+"""Ctrl-C ends every call that waits, and loses nothing."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SETUP = """
+import libmux, socket, sys, threading
+
+def pair(config=None):
+    with libmux.listen("qmux://127.0.0.1:0", config=config) as listener:
+        dialing = libmux.connect(listener.url)
+        return dialing, listener.accept()
+
+def pair_of_channels():
+    dialing, accepting = pair()
+    return dialing.open(), accepting.accept()
+
+def waiting(call, *args, **options):
+    print("waiting", flush=True)
+    try:
+        call(*args, **options)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    else:
+        print("returned", flush=True)
+"""
+
+CALLS = {
+    "connect": """
+mute = socket.socket(); mute.bind(("127.0.0.1", 0)); mute.listen(0)
+held = []
+for _ in range(4):
+    one = socket.socket(); one.setblocking(False); one.connect_ex(mute.getsockname()); held.append(one)
+waiting(libmux.connect, "qmux://127.0.0.1:%d" % mute.getsockname()[1])
+""",
+    "listener.accept": """
+listener = libmux.listen("qmux://127.0.0.1:0")
+waiting(listener.accept)
+libmux.connect(listener.url).close()
+listener.accept(timeout=10).close()
+listener.close()
+""",
+    "session.accept": """
+dialing, accepting = pair()
+waiting(accepting.accept)
+dialing.open(label=b"late").close()
+with accepting.accept(timeout=10) as channel: assert channel.label == b"late"
+""",
+    "session.accept with timeout": """
+dialing, accepting = pair()
+waiting(accepting.accept, timeout=1000)
+""",
+    "session.open": """
+dialing, accepting = pair(libmux.Config(max_channels=1))
+first, theirs = dialing.open(), accepting.accept()
+waiting(dialing.open)
+first.abort(); theirs.abort()
+dialing.open(timeout=10).close()
+""",
+    "session.wait_closed": """
+dialing, accepting = pair()
+waiting(dialing.wait_closed)
+""",
+    "recv": """
+ours, theirs = pair_of_channels()
+waiting(ours.recv, 1)
+theirs.sendall(b"late")
+ours.settimeout(10)
+assert ours.recv(100) == b"late"
+""",
+    "recv_into": """
+ours, theirs = pair_of_channels()
+waiting(ours.recv_into, bytearray(10))
+""",
+    "send": """
+ours, theirs = pair_of_channels()
+def fill():
+    while True: ours.send(b"x" * 65536)
+waiting(fill)
+""",
+    "sendall": """
+ours, theirs = pair_of_channels()
+waiting(ours.sendall, b"x" * (64 << 20))
+""",
+    "makefile.read": """
+ours, theirs = pair_of_channels()
+waiting(ours.makefile("rb").read, 1)
+""",
+    "makefile.write": """
+ours, theirs = pair_of_channels()
+file = ours.makefile("wb", buffering=0)
+def fill():
+    while True: file.write(b"x" * 65536)
+waiting(fill)
+""",
+    "two receivers": """
+ours, theirs = pair_of_channels()
+threading.Thread(target=lambda: ours.recv(1), daemon=True).start()
+import time; time.sleep(0.2)
+waiting(ours.recv, 1)
+theirs.sendall(b"x")
+""",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_ctrl_c_ends(call):
+    # Objects that the interrupted script leaves open are no subject here.
+    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", SETUP + CALLS[call]]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "waiting\n", process.communicate(timeout=10)
+        # Time to get from the print into the wait; Ctrl-C must end either.
+        time.sleep(0.3)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+        assert (output, process.returncode) == ("interrupted\n", 0), errors
+        assert time.monotonic() - started < 5
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_signal_handler_may_wait_on_other_channels_while_the_thread_waits():
+    script = SETUP + """
+import os, signal
+ours, theirs = pair_of_channels()
+other, far = pair_of_channels()
+
+def handler(*_):
+    threading.Timer(0.3, lambda: far.sendall(b"inner")).start()
+    assert other.recv(100) == b"inner"
+    theirs.sendall(b"outer")
+
+signal.signal(signal.SIGUSR1, handler)
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+ours.settimeout(10)
+assert ours.recv(100) == b"outer"
+print("both")
+"""
+    command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert (done.stdout, done.returncode) == ("both\n", 0), done.stderr
