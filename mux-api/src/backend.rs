@@ -50,7 +50,7 @@ pub trait Backend: Send + Sync + 'static {
         &[]
     }
 
-    /// Connects. `config` has the URL's options applied; the connect timeout is kept by the caller.
+    /// Connects within `config.connect_timeout` (zero: no limit). `config` has the URL's options applied.
     async fn dial(&self, url: &Url, config: &Config) -> Result<Session>;
 
     /// Binds. `config` has the URL's options applied.

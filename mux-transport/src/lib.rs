@@ -1,1 +1,77 @@
-//! Transports.
+//! Byte streams by URL: TCP and Unix sockets.
+//!
+//! A transport knows nothing of wires: it connects and accepts ordered byte streams. Each kind has a file of its own;
+//! what depends on the platform stays inside it.
+
+mod socket;
+mod tcp;
+#[cfg(unix)]
+mod unix;
+
+use async_trait::async_trait;
+use mux_api::{Error, Result, Url};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A connected byte stream.
+pub struct ByteStream {
+    /// Where bytes come from.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// Where bytes go. Never raises SIGPIPE; its vectored writes are single system calls.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Our address, empty where there is none.
+    pub local_addr: String,
+    /// The peer's address, empty where there is none.
+    pub peer_addr: String,
+}
+
+/// A bound address that yields byte streams.
+#[async_trait]
+pub trait Acceptor: Send + Sync + 'static {
+    /// What to dial, as the part of a URL after the scheme's colon: `//127.0.0.1:4000`, `///run/mux.sock`.
+    fn address(&self) -> &str;
+
+    /// The next connection. An error concerns one connection or a passing shortage; the acceptor goes on.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    async fn accept(&self) -> std::io::Result<ByteStream>;
+}
+
+/// The transports there are, by the name a URL gives them.
+pub const TRANSPORTS: &[&str] = &["tcp", "unix"];
+
+/// Connects to the place that `url` names; `tcp` where it names no transport.
+///
+/// # Errors
+/// A URL that the transport cannot use, a name that does not resolve, or what the operating system says.
+///
+/// # Cancel safety
+/// Cancel-safe: a dropped future abandons the attempt.
+pub async fn connect(url: &Url) -> Result<ByteStream> {
+    match url.transport().unwrap_or("tcp") {
+        "tcp" => tcp::connect(url).await,
+        #[cfg(unix)]
+        "unix" => unix::connect(url).await,
+        other => Err(unknown(other)),
+    }
+}
+
+/// Binds the place that `url` names; `tcp` where it names no transport.
+///
+/// # Errors
+/// As [`connect`].
+///
+/// # Cancel safety
+/// Cancel-safe.
+pub async fn bind(url: &Url) -> Result<Box<dyn Acceptor>> {
+    match url.transport().unwrap_or("tcp") {
+        "tcp" => tcp::bind(url).await,
+        #[cfg(unix)]
+        "unix" => unix::bind(url).await,
+        other => Err(unknown(other)),
+    }
+}
+
+fn unknown(transport: &str) -> Error {
+    Error::url(format!("there is no transport '{transport}'; there are: {}", TRANSPORTS.join(", ")))
+}

@@ -1,0 +1,114 @@
+//! Sessions of qmux by URL.
+
+use async_trait::async_trait;
+use mux_api::backend::{Backend, Scheme};
+use mux_api::{
+    Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, SessionInfo, Url,
+};
+use mux_driver::{Profile, Stream, establish};
+use mux_transport::ByteStream;
+use tokio::time::timeout;
+
+use crate::Qmux;
+use crate::listener::QmuxListener;
+
+/// Serves `qmux`, `qmux+tcp` and `qmux+unix`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QmuxBackend;
+
+const SCHEMES: &[Scheme] = &[
+    Scheme {
+        name: "qmux",
+        summary: "qmux over TCP (short for qmux+tcp)",
+        example: "qmux://host:port",
+        capabilities: EXTENDED,
+    },
+    Scheme { name: "qmux+tcp", summary: "qmux over TCP", example: "qmux+tcp://host:port", capabilities: EXTENDED },
+    Scheme {
+        name: "qmux+unix",
+        summary: "qmux over a Unix socket",
+        example: "qmux+unix:///run/mux.sock",
+        capabilities: EXTENDED,
+    },
+];
+
+const OPTIONS: &[ConfigOption] = &[ConfigOption {
+    name: "ext",
+    help: "the qmux extension: auto asks the peer, on takes it for granted, off does without",
+}];
+
+/// With any peer (docs/qmux.md, section 2).
+const PLAIN: Capabilities = Capabilities::HALF_CLOSE.union(Capabilities::OPENED).union(Capabilities::SERVER_OPEN);
+
+/// With a peer that announced the extension (docs/qmux.md, section 4).
+const EXTENDED: Capabilities = PLAIN
+    .union(Capabilities::RESET_CODE)
+    .union(Capabilities::STOP)
+    .union(Capabilities::RESET_VISIBLE)
+    .union(Capabilities::PRIORITY)
+    .union(Capabilities::LABEL)
+    .union(Capabilities::GOAWAY);
+
+#[async_trait]
+impl Backend for QmuxBackend {
+    fn schemes(&self) -> &[Scheme] {
+        SCHEMES
+    }
+
+    fn options(&self) -> &[ConfigOption] {
+        OPTIONS
+    }
+
+    async fn dial(&self, url: &Url, config: &Config) -> Result<Session> {
+        let extension = Extension::of(config)?;
+        let connected = async {
+            let stream = mux_transport::connect(url).await?;
+            start(stream, None, Role::Client, &url.to_string(), extension, config).await
+        };
+        if config.connect_timeout.is_zero() {
+            return connected.await;
+        }
+        timeout(config.connect_timeout, connected).await.unwrap_or_else(|_| {
+            let message = format!("connecting to {url}: no answer within {:?}", config.connect_timeout);
+            Err(Error::new(ErrorKind::TimedOut, Origin::Transport, message))
+        })
+    }
+
+    async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
+        let extension = Extension::of(config)?;
+        let acceptor = mux_transport::bind(url).await?;
+        Ok(Listener::new(QmuxListener::start(acceptor, url, extension, config.clone())))
+    }
+}
+
+/// What the option `ext` says, as [`Profile::extension`] takes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extension(Option<bool>);
+
+impl Extension {
+    fn of(config: &Config) -> Result<Self> {
+        match config.extra.get("ext").map(String::as_str) {
+            None | Some("auto") => Ok(Self(Some(false))),
+            Some("on") => Ok(Self(Some(true))),
+            Some("off") => Ok(Self(None)),
+            Some(other) => Err(Error::invalid_input(format!("option ext={other}: auto, on or off is allowed"))),
+        }
+    }
+}
+
+/// Runs qmux on a byte stream until the peer's abilities are known.
+pub(crate) async fn start(
+    stream: ByteStream,
+    guard: Option<Box<dyn Send>>,
+    role: Role,
+    url: &str,
+    extension: Extension,
+    config: &Config,
+) -> Result<Session> {
+    let mut info = SessionInfo::new(role, url);
+    info.local_addr = stream.local_addr;
+    info.peer_addr = stream.peer_addr;
+    let stream = Stream { reader: stream.reader, writer: stream.writer, guard };
+    let capabilities = |extended| if extended { EXTENDED } else { PLAIN };
+    establish(stream, Profile { wire: Qmux, extension: extension.0, capabilities }, info, config).await
+}

@@ -1,0 +1,289 @@
+//! The session's task: reads the transport, flushes what was queued, keeps time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use mux_proto::Wire;
+use tokio::io::AsyncRead;
+use tokio::time::Sleep;
+
+use crate::receive::{ReceiveBuffer, Received};
+use crate::shared::{BATCH, Shared, Wakes, fill};
+
+/// Bytes read in one turn before other tasks get theirs.
+const READ_TURN: usize = 1 << 20;
+
+/// How long a peer may take to end its direction after we ended ours and nothing waits to be sent.
+const LAST_READ: Duration = Duration::from_secs(2);
+
+pub(crate) struct Driver<W: Wire> {
+    shared: Arc<Shared<W>>,
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    buffer: ReceiveBuffer,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When the timer fires.
+    due: Option<Instant>,
+    ending: Ending,
+    wakes: Wakes,
+    /// Had one turn with something to gather: the next one sends.
+    gathered: bool,
+    /// Held as long as the transport.
+    guard: Option<Box<dyn Send>>,
+}
+
+/// How far the end of the transport has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The session lives.
+    No,
+    /// All is sent; our direction is being shut down.
+    ShuttingDown,
+    /// We wait for the peer's end, until then, so that nothing of ours is lost to a reset by the kernel.
+    LastRead { until: Instant },
+    /// The transport is released.
+    Done,
+}
+
+impl<W: Wire> Driver<W> {
+    pub(crate) fn new(
+        shared: Arc<Shared<W>>,
+        reader: Box<dyn AsyncRead + Send + Unpin>,
+        guard: Option<Box<dyn Send>>,
+    ) -> Self {
+        Self {
+            shared,
+            reader,
+            buffer: ReceiveBuffer::default(),
+            timer: None,
+            due: None,
+            ending: Ending::No,
+            wakes: Wakes::default(),
+            gathered: false,
+            guard,
+        }
+    }
+
+    /// Reads until the transport has nothing more, or the turn is over. `true`: there may be more.
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut total = 0;
+        while total < READ_TURN {
+            let read = match self.buffer.poll_read(&mut *self.reader, cx) {
+                Poll::Ready(read) => read,
+                Poll::Pending => return false,
+            };
+            let mut state = self.shared.state();
+            match read {
+                Ok(Received::Data { bytes, fresh }) => {
+                    total += bytes.len();
+                    if fresh {
+                        state.conn.handle_new_buffer();
+                    }
+                    state.conn.handle_input(bytes);
+                }
+                Ok(Received::End) => {
+                    state.conn.handle_eof();
+                    self.ending = self.ending.after_peers_end();
+                }
+                Err(error) => {
+                    state.conn.handle_transport_error(error);
+                    self.ending = self.ending.after_peers_end();
+                }
+            }
+            state.collect(&mut self.wakes);
+            let over = state.conn.is_over();
+            drop(state);
+            self.wakes.wake();
+            if over {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends what is queued until nothing is left or the transport takes no more.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut writer = shared.writer();
+        writer.waker.clone_from(cx.waker());
+        loop {
+            let sent = writer.flush();
+            let mut state = shared.state();
+            state.blocked = sent.is_pending();
+            if let Some(error) = writer.error.take() {
+                state.conn.handle_transport_error(error);
+                state.collect(&mut self.wakes);
+                writer.close();
+                self.ending = Ending::Done;
+                state.sent_since_turn = false;
+                drop(state);
+                break;
+            }
+            if sent.is_pending() {
+                drop(state);
+                drop(writer);
+                self.wakes.wake();
+                return Poll::Pending;
+            }
+            state.sent_since_turn = false;
+            if !state.conn.has_output() {
+                state.flushed(&mut self.wakes);
+                drop(state);
+                break;
+            }
+            fill(&mut state, &mut writer.batch, &mut self.wakes);
+            drop(state);
+            self.wakes.wake();
+        }
+        if self.ending != Ending::Done
+            && let Poll::Ready(Err(error)) = writer.poll_flush_transport(cx)
+        {
+            writer.error = Some(error);
+            cx.waker().wake_by_ref();
+        }
+        drop(writer);
+        self.wakes.wake();
+        Poll::Ready(())
+    }
+
+    /// Wakes itself when time matters.
+    fn keep_time(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let due = match self.ending {
+                Ending::LastRead { until } => Some(until),
+                _ => self.shared.state().conn.next_deadline(),
+            };
+            let Some(due) = due else {
+                self.due = None;
+                return;
+            };
+            if self.due != Some(due) {
+                self.due = Some(due);
+                match &mut self.timer {
+                    Some(timer) => timer.as_mut().reset(due.into()),
+                    None => self.timer = Some(Box::pin(tokio::time::sleep_until(due.into()))),
+                }
+            }
+            let Some(timer) = &mut self.timer else { return };
+            if timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.due = None;
+            let now = Instant::now();
+            let mut state = self.shared.state();
+            state.conn.handle_timeout(now);
+            state.collect(&mut self.wakes);
+            let (over, spent) = (state.conn.is_over(), state.conn.next_deadline().is_some_and(|next| next <= now));
+            let output = state.conn.has_output();
+            drop(state);
+            self.wakes.wake();
+            if output {
+                cx.waker().wake_by_ref();
+            }
+            if over && (spent || matches!(self.ending, Ending::LastRead { until } if until <= now)) {
+                self.ending = Ending::Done;
+                return;
+            }
+        }
+    }
+
+    /// After the session is over: ends the transport without losing what was sent. Ready when it is released.
+    fn end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.ending {
+                Ending::No => self.ending = Ending::ShuttingDown,
+                Ending::ShuttingDown => {
+                    let shut = self.shared.writer().poll_shutdown(cx);
+                    match shut {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(())) => self.ending = Ending::LastRead { until: Instant::now() + LAST_READ },
+                        Poll::Ready(Err(_)) => self.ending = Ending::Done,
+                    }
+                }
+                Ending::LastRead { .. } => match self.buffer.poll_read(&mut *self.reader, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(Received::Data { .. })) => {}
+                    Poll::Ready(Ok(Received::End) | Err(_)) => self.ending = Ending::Done,
+                },
+                Ending::Done => {
+                    self.release();
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    /// Lets go of the transport and says so.
+    fn release(&mut self) {
+        self.reader = Box::new(tokio::io::empty());
+        self.shared.writer().close();
+        self.guard = None;
+        let mut state = self.shared.state();
+        state.released = true;
+        let waker = state.ending.take();
+        self.wakes.add(waker);
+        state.flushed(&mut self.wakes);
+        drop(state);
+        self.wakes.wake();
+    }
+}
+
+impl Ending {
+    /// The peer has ended its direction, or the transport failed: nothing is left to wait for.
+    fn after_peers_end(self) -> Self {
+        match self {
+            Self::No | Self::ShuttingDown => Self::No,
+            Self::LastRead { .. } | Self::Done => Self::Done,
+        }
+    }
+}
+
+impl<W: Wire> Future for Driver<W> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let (over, asked) = {
+            let mut state = this.shared.state();
+            state.driver.clone_from(cx.waker());
+            (state.conn.is_over(), std::mem::take(&mut state.driver_woken))
+        };
+        let more = !over && this.ending == Ending::No && this.read(cx);
+        // Woken to send: the tasks that are ready to run may have more to say, so they get their turn first.
+        if asked && !over && !std::mem::replace(&mut this.gathered, true) {
+            cx.waker().wake_by_ref();
+            this.keep_time(cx);
+            return Poll::Pending;
+        }
+        this.gathered = false;
+        let sent = this.flush(cx);
+        this.keep_time(cx);
+        let (over, may_wait) = {
+            let state = this.shared.state();
+            (state.conn.is_over(), state.conn.next_deadline().is_some())
+        };
+        // Only a polite end waits for the transport to take what is left.
+        if over && (sent.is_ready() || !may_wait || this.ending == Ending::Done) {
+            return this.end(cx);
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl<W: Wire> Drop for Driver<W> {
+    /// The runtime was shut down, or the task ended: nobody may wait for it any longer.
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.conn.handle_transport_error(std::io::Error::other("the runtime that drove the session was shut down"));
+        state.collect(&mut self.wakes);
+        drop(state);
+        self.release();
+    }
+}
+
+const _: () = assert!(BATCH <= READ_TURN);

@@ -1,0 +1,331 @@
+//! The halves of a channel as applications see them.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use mux_api::backend::{RecvOps, SendOps};
+use mux_api::{Priority, Result, WriteFlags};
+use mux_proto::{Chunk, Key, Wire};
+use tokio::io::ReadBuf;
+
+use crate::shared::{BATCH, Shared, Wakes};
+
+/// From here on a write goes out at once, from the caller's buffer, together with what was gathered.
+const DIRECT: usize = 4096;
+
+pub(crate) struct DrivenSend<W: Wire> {
+    shared: Arc<Shared<W>>,
+    key: Key,
+}
+
+impl<W: Wire> DrivenSend<W> {
+    pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
+        Self { shared, key }
+    }
+
+    /// Sends from the caller's buffer if nothing has to go first; returns how many bytes.
+    fn write_direct(&mut self, bufs: &[IoSlice<'_>], total: usize) -> Option<usize> {
+        let mut state = self.shared.state();
+        if state.blocked {
+            return None;
+        }
+        let mut writer = self.shared.idle_writer()?;
+        let mut wakes = Wakes::default();
+        state.conn.poll_output(&mut writer.batch, BATCH);
+        let direct = state.conn.begin_direct(self.key, total, &mut writer.batch);
+        state.sent_since_turn = true;
+        state.collect(&mut wakes);
+        if state.conn.has_output() {
+            state.wake_driver(&mut wakes);
+        }
+        drop(state);
+        let take = direct.map_or(0, |direct| direct.take);
+        if take == 0 && writer.batch.is_empty() {
+            drop(writer);
+            wakes.wake();
+            return None;
+        }
+        let mut bodies = [IoSlice::new(&[]); 16];
+        let mut left = take;
+        let mut used = 0;
+        for (slot, buf) in bodies.iter_mut().zip(bufs) {
+            *slot = IoSlice::new(&buf[..buf.len().min(left)]);
+            left -= slot.len();
+            used += 1;
+        }
+        let sent = writer.send_direct(&bodies[..used], take);
+        self.shared.after_direct(&writer, sent.is_ready(), &mut wakes);
+        drop(writer);
+        wakes.wake();
+        (take > 0).then_some(take)
+    }
+}
+
+impl<W: Wire> SendOps for DrivenSend<W> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
+        // More than 16 slices are taken in steps: a short write is always allowed.
+        let fin = flags.contains(WriteFlags::FIN) && bufs.len() <= 16;
+        let bufs = &bufs[..bufs.len().min(16)];
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let gather = flags.contains(WriteFlags::MORE);
+        if total >= DIRECT
+            && !gather
+            && let Some(taken) = self.write_direct(bufs, total)
+        {
+            if fin && taken == total {
+                self.finish()?;
+            }
+            return Poll::Ready(Ok(taken));
+        }
+        let mut state = self.shared.state();
+        let taken = state.conn.write(self.key, bufs)?;
+        if fin && taken == total {
+            state.conn.finish(self.key)?;
+        } else if taken == 0 && total > 0 {
+            state.wait_send(self.key, cx.waker());
+            return Poll::Pending;
+        }
+        self.shared.finish_call(state, gather);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
+        if data.len() >= DIRECT
+            && let Some(taken) = self.write_direct(&[IoSlice::new(data)], data.len())
+        {
+            data.advance(taken);
+            return Poll::Ready(Ok(taken));
+        }
+        let mut state = self.shared.state();
+        let taken = state.conn.write_bytes(self.key, data)?;
+        if taken == 0 && !data.is_empty() {
+            state.wait_send(self.key, cx.waker());
+            return Poll::Pending;
+        }
+        self.shared.finish_call(state, false);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
+        let mut state = self.shared.state();
+        // Woken at half (the connection says why), so that more cannot be waited for.
+        let enough = min.clamp(1, state.conn.most_room() / 2);
+        match state.conn.room(self.key) {
+            Ok(room) if room < enough => {
+                state.wait_send(self.key, cx.waker());
+                Poll::Pending
+            }
+            Ok(_) | Err(_) => Poll::Ready(()),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.shared.state();
+        let sent = match state.conn.room(self.key) {
+            Ok(room) => room == state.conn.most_room(),
+            Err(error) => match state.conn.is_send_done(self.key) {
+                Ok(done) => done,
+                Err(_) => return Poll::Ready(Err(error)),
+            },
+        };
+        if sent && !state.blocked && !state.driver_woken {
+            return Poll::Ready(Ok(()));
+        }
+        state.wait_send(self.key, cx.waker());
+        let key = self.key;
+        if !state.flushing_halves.contains(&key) {
+            state.flushing_halves.push(key);
+        }
+        Poll::Pending
+    }
+
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.shared.state();
+        if state.conn.is_opened(self.key)? {
+            return Poll::Ready(Ok(()));
+        }
+        state.wait_send(self.key, cx.waker());
+        Poll::Pending
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.shared.state();
+        if state.conn.is_send_done(self.key)? && !state.blocked && !state.conn.has_output() {
+            return Poll::Ready(Ok(()));
+        }
+        state.wait_send(self.key, cx.waker());
+        let key = self.key;
+        if !state.flushing_halves.contains(&key) {
+            state.flushing_halves.push(key);
+        }
+        Poll::Pending
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let mut state = self.shared.state();
+        state.conn.finish(self.key)?;
+        self.shared.finish_call(state, false);
+        Ok(())
+    }
+
+    fn reset(&mut self, code: u64) -> Result<()> {
+        let mut state = self.shared.state();
+        state.conn.reset(self.key, code)?;
+        self.shared.finish_call(state, false);
+        Ok(())
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        self.shared.state().conn.set_priority(self.key, priority);
+    }
+
+    fn buffered(&self) -> usize {
+        self.shared.state().conn.send_buffered(self.key)
+    }
+}
+
+impl<W: Wire> Drop for DrivenSend<W> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.forget_send(self.key);
+        state.conn.release_half(self.key);
+    }
+}
+
+pub(crate) struct DrivenRecv<W: Wire> {
+    shared: Arc<Shared<W>>,
+    key: Key,
+    /// What was taken from the connection and did not fit the caller's buffer; read without a lock.
+    rest: Bytes,
+    /// Bytes of it that were read and not yet said.
+    unsaid: usize,
+}
+
+impl<W: Wire> DrivenRecv<W> {
+    pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
+        Self { shared, key, rest: Bytes::new(), unsaid: 0 }
+    }
+
+    /// Copies from the rest; once it is used up the connection may grant credit for it.
+    fn read_rest(&mut self, buf: &mut ReadBuf<'_>) {
+        let len = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest[..len]);
+        self.rest.advance(len);
+        self.unsaid += len;
+        if self.rest.is_empty() {
+            self.rest = Bytes::new();
+            self.say_read();
+        }
+    }
+
+    fn say_read(&mut self) {
+        let unsaid = std::mem::take(&mut self.unsaid);
+        if unsaid > 0 {
+            let mut state = self.shared.state();
+            state.conn.consume(self.key, unsaid);
+            self.wake_for_credit(state);
+        }
+    }
+
+    /// Credit is the driver's to send: together with whatever else goes out on its turn.
+    fn wake_for_credit(&self, state: std::sync::MutexGuard<'_, crate::shared::State<W>>) {
+        self.shared.finish_call(state, true);
+    }
+}
+
+impl<W: Wire> RecvOps for DrivenRecv<W> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
+        let before = buf.filled().len();
+        if !self.rest.is_empty() {
+            self.read_rest(buf);
+        }
+        while buf.remaining() > 0 {
+            let mut state = self.shared.state();
+            let taken = state.conn.take(self.key, buf.remaining());
+            match taken {
+                Ok(Chunk::Data(mut chunk)) => {
+                    self.wake_for_credit(state);
+                    let len = chunk.len().min(buf.remaining());
+                    buf.put_slice(&chunk[..len]);
+                    chunk.advance(len);
+                    self.rest = chunk;
+                }
+                _ if buf.filled().len() > before => break,
+                Ok(Chunk::End) => return Poll::Ready(Ok(0)),
+                Ok(Chunk::Empty) => {
+                    state.wait_recv(self.key, cx.waker());
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(buf.filled().len() - before))
+    }
+
+    fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>> {
+        if self.rest.is_empty() {
+            let mut state = self.shared.state();
+            match state.conn.take(self.key, max)? {
+                Chunk::Data(mut chunk) => {
+                    self.wake_for_credit(state);
+                    let head = chunk.split_to(chunk.len().min(max));
+                    self.rest = chunk;
+                    return Poll::Ready(Ok(Some(head)));
+                }
+                Chunk::End => return Poll::Ready(Ok(None)),
+                Chunk::Empty => {
+                    state.wait_recv(self.key, cx.waker());
+                    return Poll::Pending;
+                }
+            }
+        }
+        let head = self.rest.split_to(self.rest.len().min(max));
+        self.unsaid += head.len();
+        if self.rest.is_empty() {
+            self.say_read();
+        }
+        Poll::Ready(Ok(Some(head)))
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
+        let rest = self.rest.len();
+        let mut state = self.shared.state();
+        // What is held here still counts as waiting there.
+        if rest >= min.max(1) || state.conn.is_readable(self.key, min) {
+            return Poll::Ready(());
+        }
+        state.wait_recv(self.key, cx.waker());
+        Poll::Pending
+    }
+
+    fn stop(&mut self, code: u64) -> Result<()> {
+        let mut state = self.shared.state();
+        state.conn.stop(self.key, code)?;
+        self.rest = Bytes::new();
+        self.shared.finish_call(state, false);
+        Ok(())
+    }
+
+    fn abandon(&mut self, code: u64) {
+        self.rest = Bytes::new();
+        let mut state = self.shared.state();
+        state.conn.abandon(self.key, code);
+        self.shared.finish_call(state, false);
+    }
+
+    fn buffered(&self) -> usize {
+        let waiting = self.shared.state().conn.recv_buffered(self.key);
+        // The part of the rest that was read is said in one go, so it still counts there.
+        waiting.saturating_sub(self.unsaid)
+    }
+}
+
+impl<W: Wire> Drop for DrivenRecv<W> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.forget_recv(self.key);
+        state.conn.release_half(self.key);
+    }
+}

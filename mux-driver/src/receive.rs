@@ -1,0 +1,83 @@
+//! The receive buffer: large reads, cut into slices that share it.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What an idle session holds.
+const SMALLEST: usize = 8 * 1024;
+
+/// What a busy one reads at once.
+const LARGEST: usize = 256 * 1024;
+
+/// Two buffers in turn: while slices of one are being read, the other is filled; the first is used again once all of
+/// its slices are gone.
+#[derive(Default)]
+pub(crate) struct ReceiveBuffer {
+    current: BytesMut,
+    other: BytesMut,
+    /// How much the next buffer holds: grows while reads fill it, shrinks while they do not.
+    size: usize,
+    /// Nothing was read into the present buffer yet.
+    fresh: bool,
+}
+
+/// What a read gave.
+pub(crate) enum Received {
+    /// Bytes; `fresh` when they are the first of another buffer.
+    Data { bytes: Bytes, fresh: bool },
+    /// The transport ended.
+    End,
+}
+
+impl ReceiveBuffer {
+    pub(crate) fn poll_read(
+        &mut self,
+        reader: &mut (dyn AsyncRead + Send + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Received>> {
+        if self.current.capacity() < SMALLEST.min(self.size / 4).max(1) {
+            self.renew();
+        }
+        let room = self.current.capacity();
+        let read = pin!(reader.read_buf(&mut self.current)).poll(cx);
+        match read {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Received::End)),
+            Poll::Ready(Ok(len)) => {
+                if len == room {
+                    self.size = (self.size * 4).min(LARGEST);
+                } else if len < self.size / 8 {
+                    self.size = (self.size / 2).max(SMALLEST);
+                }
+                let bytes = self.current.split().freeze();
+                Poll::Ready(Ok(Received::Data { bytes, fresh: std::mem::take(&mut self.fresh) }))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.shrink();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A session that has become quiet lets go of its large buffers.
+    fn shrink(&mut self) {
+        if self.size == SMALLEST && self.current.capacity() > SMALLEST {
+            self.current = BytesMut::new();
+            self.other = BytesMut::new();
+        }
+    }
+
+    fn renew(&mut self) {
+        self.size = self.size.clamp(SMALLEST, LARGEST);
+        std::mem::swap(&mut self.current, &mut self.other);
+        if !self.current.try_reclaim(self.size) {
+            self.current = BytesMut::with_capacity(self.size);
+        }
+        self.fresh = true;
+    }
+}

@@ -1,0 +1,163 @@
+//! The session as applications see it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use mux_api::backend::{ChannelParts, SessionOps};
+use mux_api::{Capabilities, Error, Initiator, OpenOptions, Result, SessionInfo, Stats};
+use mux_proto::{Key, Wire};
+
+use crate::halves::{DrivenRecv, DrivenSend};
+use crate::shared::{Shared, State, Wakes, remember};
+
+pub(crate) struct DrivenSession<W: Wire> {
+    shared: Arc<Shared<W>>,
+    info: SessionInfo,
+    capabilities: fn(bool) -> Capabilities,
+    negotiated: OnceLock<Capabilities>,
+}
+
+impl<W: Wire> DrivenSession<W> {
+    pub(crate) fn new(shared: Arc<Shared<W>>, info: SessionInfo, capabilities: fn(bool) -> Capabilities) -> Self {
+        Self { shared, info, capabilities, negotiated: OnceLock::new() }
+    }
+
+    /// Waits until the peer's abilities are known.
+    pub(crate) async fn established(&self) -> Result<()> {
+        poll_fn(|cx| {
+            let mut state = self.shared.state();
+            if let Some(cause) = state.conn.cause() {
+                return Poll::Ready(Err(cause.clone()));
+            }
+            if state.conn.is_established() {
+                self.negotiated.get_or_init(|| (self.capabilities)(state.conn.is_extended()));
+                return Poll::Ready(Ok(()));
+            }
+            remember(&mut state.establishing, cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn parts(&self, key: Key, state: &State<W>) -> ChannelParts {
+        let (label, _, initiator) =
+            state.conn.describe(key).unwrap_or_else(|| (Default::default(), Default::default(), Initiator::Peer));
+        ChannelParts {
+            id: u64::from(key.id().0),
+            initiator,
+            label,
+            send: Box::new(DrivenSend::new(Arc::clone(&self.shared), key)),
+            recv: Box::new(DrivenRecv::new(Arc::clone(&self.shared), key)),
+        }
+    }
+
+    /// Ends a call that the driver must act on at once: it may have to end the transport.
+    fn hand_to_driver(&self, mut state: std::sync::MutexGuard<'_, State<W>>) {
+        let mut wakes = Wakes::default();
+        state.collect(&mut wakes);
+        state.driver_woken = true;
+        let driver = state.driver.clone();
+        wakes.add(Some(driver));
+        drop(state);
+        wakes.wake();
+    }
+}
+
+impl<W: Wire> SessionOps for DrivenSession<W> {
+    fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.negotiated.get().copied().unwrap_or_default()
+    }
+
+    fn poll_open(&self, cx: &mut Context<'_>, options: &OpenOptions) -> Poll<Result<ChannelParts>> {
+        let mut state = self.shared.state();
+        match state.conn.open(options) {
+            Ok(Some(key)) => {
+                let parts = self.parts(key, &state);
+                self.shared.finish_call(state, false);
+                Poll::Ready(Ok(parts))
+            }
+            Ok(None) => {
+                remember(&mut state.opening, cx.waker());
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_can_open(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.shared.state();
+        if state.conn.can_open() {
+            return Poll::Ready(());
+        }
+        remember(&mut state.can_open, cx.waker());
+        Poll::Pending
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<ChannelParts>> {
+        let mut state = self.shared.state();
+        match state.conn.accept() {
+            Ok(Some(key)) => Poll::Ready(Ok(self.parts(key, &state))),
+            Ok(None) => {
+                remember(&mut state.accepting, cx.waker());
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.shared.state();
+        if let Some(cause) = state.conn.cause() {
+            return Poll::Ready(Err(cause.clone()));
+        }
+        if !state.blocked && !state.conn.has_output() && state.conn.stats().send_buffered == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        remember(&mut state.flushing, cx.waker());
+        Poll::Pending
+    }
+
+    fn drain(&self) {
+        let mut state = self.shared.state();
+        state.conn.drain();
+        self.hand_to_driver(state);
+    }
+
+    fn close(&self, code: u64, reason: &str) {
+        let mut state = self.shared.state();
+        state.conn.close(code, reason, Instant::now());
+        self.hand_to_driver(state);
+    }
+
+    fn abort(&self, code: u64) {
+        let mut state = self.shared.state();
+        state.conn.abort(code);
+        self.hand_to_driver(state);
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut state = self.shared.state();
+        match state.conn.cause() {
+            Some(cause) if state.released => Poll::Ready(cause.clone()),
+            _ => {
+                remember(&mut state.ending, cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn cause(&self) -> Option<Error> {
+        self.shared.state().conn.cause().cloned()
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.state().conn.stats()
+    }
+}

@@ -1,0 +1,223 @@
+//! What the driver, the session and its halves share: the connection and everybody who waits for it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Waker;
+
+use mux_proto::{Batch, Connection, Event, Key, Wire};
+use tokio::io::AsyncWrite;
+
+use crate::writer::Writer;
+
+/// About so many bytes are handed to the transport at once: what is handed over can no longer be overtaken.
+pub(crate) const BATCH: usize = 256 * 1024;
+
+pub(crate) struct Shared<W> {
+    state: Mutex<State<W>>,
+    writer: Mutex<Writer>,
+}
+
+pub(crate) struct State<W> {
+    pub(crate) conn: Connection<W>,
+    /// Who waits on each half, by the channel's index.
+    halves: Vec<HalfWakers>,
+    pub(crate) accepting: Option<Waker>,
+    pub(crate) opening: Option<Waker>,
+    pub(crate) can_open: Option<Waker>,
+    pub(crate) ending: Option<Waker>,
+    pub(crate) establishing: Option<Waker>,
+    pub(crate) flushing: Option<Waker>,
+    /// Halves that wait until the transport has taken everything.
+    pub(crate) flushing_halves: Vec<Key>,
+    /// The driver's task.
+    pub(crate) driver: Waker,
+    /// The driver was woken and has not had its turn yet.
+    pub(crate) driver_woken: bool,
+    /// Something was sent past the driver since its last turn: what follows is gathered.
+    pub(crate) sent_since_turn: bool,
+    /// The transport has not taken all that was handed over; it wakes the driver when it can.
+    pub(crate) blocked: bool,
+    /// The transport is released.
+    pub(crate) released: bool,
+}
+
+#[derive(Default)]
+struct HalfWakers {
+    send: Option<Waker>,
+    recv: Option<Waker>,
+}
+
+/// Tasks to wake once the lock is released.
+#[derive(Default)]
+pub(crate) struct Wakes(Vec<Waker>);
+
+impl Wakes {
+    pub(crate) fn add(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker);
+    }
+
+    pub(crate) fn wake(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<W: Wire> Shared<W> {
+    pub(crate) fn new(conn: Connection<W>, io: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
+        let state = State {
+            conn,
+            halves: Vec::new(),
+            accepting: None,
+            opening: None,
+            can_open: None,
+            ending: None,
+            establishing: None,
+            flushing: None,
+            flushing_halves: Vec::new(),
+            driver: Waker::noop().clone(),
+            driver_woken: false,
+            sent_since_turn: false,
+            blocked: false,
+            released: false,
+        };
+        Self { state: Mutex::new(state), writer: Mutex::new(Writer::new(io)) }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<W>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the writer: only the driver may, and never while it holds the state.
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer, if nobody uses it and nothing waits in it.
+    pub(crate) fn idle_writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        writer.is_idle().then_some(writer)
+    }
+
+    /// Ends a call of the application: sends what it queued if nothing was sent since the driver's last turn, else
+    /// leaves it to the driver; then wakes whoever can go on.
+    pub(crate) fn finish_call(&self, mut state: MutexGuard<'_, State<W>>, gather: bool) {
+        let mut wakes = Wakes::default();
+        state.collect(&mut wakes);
+        if !state.conn.has_output() {
+            drop(state);
+            return wakes.wake();
+        }
+        if !gather
+            && !state.sent_since_turn
+            && !state.blocked
+            && !state.conn.is_over()
+            && let Some(mut writer) = self.idle_writer()
+        {
+            state.conn.poll_output(&mut writer.batch, BATCH);
+            state.sent_since_turn = true;
+            state.collect(&mut wakes);
+            if state.conn.has_output() {
+                state.wake_driver(&mut wakes);
+            }
+            drop(state);
+            let sent = writer.flush();
+            self.after_direct(&writer, sent.is_ready(), &mut wakes);
+            drop(writer);
+        } else {
+            state.wake_driver(&mut wakes);
+            drop(state);
+        }
+        wakes.wake();
+    }
+
+    /// After a send past the driver: what the transport did not take, or its failure, is the driver's.
+    pub(crate) fn after_direct(&self, writer: &Writer, done: bool, wakes: &mut Wakes) {
+        if !done || writer.error.is_some() {
+            let mut state = self.state();
+            // Woken whatever `blocked` says: the transport may have taken a part, and then wakes nobody.
+            let driver = state.driver.clone();
+            state.driver_woken = true;
+            wakes.add(Some(driver));
+        }
+    }
+}
+
+impl<W: Wire> State<W> {
+    /// Turns the connection's events into wakers.
+    pub(crate) fn collect(&mut self, wakes: &mut Wakes) {
+        while let Some(event) = self.conn.poll_event() {
+            match event {
+                Event::Readable(key) => wakes.add(self.halves.get_mut(key.index()).and_then(|half| half.recv.take())),
+                Event::Writable(key) => wakes.add(self.halves.get_mut(key.index()).and_then(|half| half.send.take())),
+                Event::Acceptable => wakes.add(self.accepting.take()),
+                Event::CanOpen => {
+                    wakes.add(self.opening.take());
+                    wakes.add(self.can_open.take());
+                }
+                Event::Established => wakes.add(self.establishing.take()),
+                Event::Ended => {
+                    wakes.add(self.establishing.take());
+                    wakes.add(self.flushing.take());
+                }
+            }
+        }
+    }
+
+    /// Wakes the driver once until its next turn. A blocked transport wakes it anyway.
+    pub(crate) fn wake_driver(&mut self, wakes: &mut Wakes) {
+        if !self.driver_woken && !self.blocked {
+            self.driver_woken = true;
+            wakes.add(Some(self.driver.clone()));
+        }
+    }
+
+    /// The transport has taken everything handed over: those who wait for that look again.
+    pub(crate) fn flushed(&mut self, wakes: &mut Wakes) {
+        wakes.add(self.flushing.take());
+        while let Some(key) = self.flushing_halves.pop() {
+            wakes.add(self.halves.get_mut(key.index()).and_then(|half| half.send.take()));
+        }
+    }
+
+    pub(crate) fn wait_send(&mut self, key: Key, waker: &Waker) {
+        remember(&mut self.slot(key).send, waker);
+    }
+
+    pub(crate) fn wait_recv(&mut self, key: Key, waker: &Waker) {
+        remember(&mut self.slot(key).recv, waker);
+    }
+
+    /// Forgets who waited on a half that is gone: its number may be another channel's next.
+    pub(crate) fn forget_send(&mut self, key: Key) {
+        self.slot(key).send = None;
+    }
+
+    /// As [`forget_send`](Self::forget_send).
+    pub(crate) fn forget_recv(&mut self, key: Key) {
+        self.slot(key).recv = None;
+    }
+
+    fn slot(&mut self, key: Key) -> &mut HalfWakers {
+        let index = key.index();
+        if index >= self.halves.len() {
+            self.halves.resize_with(index + 1, HalfWakers::default);
+        }
+        &mut self.halves[index]
+    }
+}
+
+/// Keeps `waker`, without a clone when it is the one already kept.
+pub(crate) fn remember(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(kept) => kept.clone_from(waker),
+        None => *slot = Some(waker.clone()),
+    }
+}
+
+/// Moves what is queued into the writer, for the driver's turn.
+pub(crate) fn fill<W: Wire>(state: &mut State<W>, batch: &mut Batch, wakes: &mut Wakes) {
+    state.conn.poll_output(batch, BATCH);
+    state.collect(wakes);
+}

@@ -1,0 +1,190 @@
+//! The receiving direction: what arrived, and how much more may.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// How the direction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecvState {
+    /// More may come.
+    Open,
+    /// The peer finished; what waits is all there is.
+    Finished,
+    /// The peer abandoned it, with a code where the wire has one.
+    Reset(Option<u64>),
+    /// We read no more, with this code; what still arrives is discarded.
+    Stopped(u64),
+    /// We read no more and the peer cannot be told: what arrives is discarded and credited, so that it can finish.
+    Discarding,
+}
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// Bytes, in order.
+    Data(Bytes),
+    /// The end.
+    End,
+    /// Nothing yet.
+    Empty,
+}
+
+#[derive(Debug)]
+pub(crate) struct RecvSide {
+    pub(crate) state: RecvState,
+    /// The window: what may be on its way, waiting or being read together. This much is charged to the budget.
+    size: u32,
+    /// Bytes the peer may still send.
+    granted: u32,
+    /// Bytes the application has read and the peer was not told about.
+    owed: u32,
+    buffered: u32,
+    /// Slices of receive buffers with the epoch in which they were cut, then what was copied.
+    queue: VecDeque<(u32, Bytes)>,
+    tail: Vec<u8>,
+}
+
+impl RecvSide {
+    /// Smaller bodies are copied, so that they pin no receive buffer.
+    pub(crate) const PINS_FROM: usize = 2048;
+
+    pub(crate) fn new(size: u32) -> Self {
+        Self {
+            state: RecvState::Open,
+            size,
+            granted: size,
+            owed: 0,
+            buffered: 0,
+            queue: VecDeque::new(),
+            tail: Vec::new(),
+        }
+    }
+
+    /// The bytes charged to the budget.
+    pub(crate) fn size(&self) -> u32 {
+        self.size
+    }
+
+    pub(crate) fn buffered(&self) -> u32 {
+        self.buffered
+    }
+
+    /// Takes `len` bytes of the credit granted; `false` when the peer sends more than it may.
+    #[must_use = "an overrun is a protocol violation"]
+    pub(crate) fn receive(&mut self, len: u32) -> bool {
+        match self.granted.checked_sub(len) {
+            Some(granted) => {
+                self.granted = granted;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Stores a body, or a part of one, that [`receive`](Self::receive) admitted; `false` if nobody will read it.
+    pub(crate) fn push(&mut self, body: Bytes, epoch: u32) -> bool {
+        match self.state {
+            RecvState::Open => {}
+            RecvState::Discarding => {
+                self.owed += body.len() as u32;
+                return false;
+            }
+            RecvState::Finished | RecvState::Reset(_) | RecvState::Stopped(_) => return false,
+        }
+        self.buffered += body.len() as u32;
+        if body.len() < Self::PINS_FROM {
+            self.tail.extend_from_slice(&body);
+            return true;
+        }
+        if !self.tail.is_empty() {
+            self.queue.push_back((epoch, Bytes::from(std::mem::take(&mut self.tail))));
+        }
+        self.queue.push_back((epoch, body));
+        true
+    }
+
+    /// The next bytes; `want` of them, or fewer, count as read at once, the rest once [`consume`](Self::consume) says.
+    pub(crate) fn take(&mut self, want: usize) -> Option<Bytes> {
+        let chunk = match self.queue.pop_front() {
+            Some((_, chunk)) => chunk,
+            None if self.tail.is_empty() => return None,
+            None => Bytes::from(std::mem::take(&mut self.tail)),
+        };
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        self.consume(chunk.len().min(want) as u32);
+        Some(chunk)
+    }
+
+    /// The application has read `len` bytes of what [`take`](Self::take) gave it.
+    pub(crate) fn consume(&mut self, len: u32) {
+        let len = len.min(self.buffered);
+        self.buffered -= len;
+        self.owed += len;
+    }
+
+    /// Whether so much was read that the peer should be told: half a window.
+    pub(crate) fn is_credit_due(&self) -> bool {
+        matches!(self.state, RecvState::Open | RecvState::Discarding) && self.owed > 0 && self.owed >= self.size / 2
+    }
+
+    /// Credit to announce now; `more` bytes were charged on top of the window.
+    #[must_use = "the peer must be told"]
+    pub(crate) fn grant(&mut self, more: u32) -> u32 {
+        let add = self.owed + more;
+        self.size += more;
+        self.granted += add;
+        self.owed = 0;
+        add
+    }
+
+    /// The direction is over: no more will be granted. Returns how many bytes of budget are free again; what waits to
+    /// be read stays charged.
+    #[must_use = "the budget gets this much back"]
+    pub(crate) fn close(&mut self, state: RecvState) -> u32 {
+        self.state = state;
+        if state != RecvState::Finished {
+            self.discard();
+        }
+        self.settle()
+    }
+
+    /// After the end, the budget holds only what waits to be read. Returns how much is free again.
+    #[must_use = "the budget gets this much back"]
+    pub(crate) fn settle(&mut self) -> u32 {
+        if matches!(self.state, RecvState::Open | RecvState::Discarding) {
+            return 0;
+        }
+        let free = self.size.saturating_sub(self.buffered);
+        self.size -= free;
+        self.owed = 0;
+        free
+    }
+
+    /// The session is over: only what waits stays charged. Returns how much is free.
+    #[must_use = "the budget gets this much back"]
+    pub(crate) fn end_of_session(&mut self) -> u32 {
+        let free = self.size.saturating_sub(self.buffered);
+        self.size -= free;
+        self.granted = 0;
+        free
+    }
+
+    /// Copies slices cut before `epoch` so that the buffers they pin can be freed.
+    pub(crate) fn unpin(&mut self, epoch: u32) {
+        for (cut, chunk) in &mut self.queue {
+            if *cut < epoch {
+                *chunk = Bytes::copy_from_slice(chunk);
+                *cut = u32::MAX;
+            }
+        }
+    }
+
+    pub(crate) fn discard(&mut self) {
+        self.buffered = 0;
+        self.queue = VecDeque::new();
+        self.tail = Vec::new();
+    }
+}

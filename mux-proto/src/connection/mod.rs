@@ -1,0 +1,248 @@
+//! A connection: bytes and time in, bytes and events out.
+
+mod command;
+mod input;
+mod output;
+mod shutdown;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use mux_api::{Budget, Error, Reservation, Stats};
+
+use crate::channel::{Channel, Key, RecvState, SendState, State, Table};
+use crate::{Features, Limits, Outgoing, Wire};
+use input::Parser;
+pub use output::Direct;
+use output::Schedule;
+use shutdown::Lifecycle;
+
+/// One end of a session, without I/O.
+///
+/// Three kinds of calls, in any order; after each, drain the other two:
+/// - **from the network**: [`handle_input`](Self::handle_input), [`handle_eof`](Self::handle_eof),
+///   [`handle_transport_error`](Self::handle_transport_error), [`handle_timeout`](Self::handle_timeout);
+/// - **from the application**: `open`, `accept`, `write`, `take`, `finish`, `reset`, `stop`, `close`, …;
+/// - **out**: [`poll_event`](Self::poll_event) until `None` says whom to wake; [`poll_output`](Self::poll_output) until
+///   nothing is left gives what to send; [`next_deadline`](Self::next_deadline) says when time matters next.
+///
+/// A peer's violation ends the session; a call for a channel that is over is an error of that channel.
+#[derive(Debug)]
+pub struct Connection<W> {
+    wire: W,
+    limits: Limits,
+    budget: Budget,
+    /// What the channels' windows hold of the budget.
+    held: Reservation,
+    table: Table,
+    /// Channels of the peer's that have an entry.
+    incoming: u32,
+    /// Incoming channels that wait for `accept`, oldest first.
+    backlog: VecDeque<Key>,
+    parser: Parser,
+    /// Encoded frames that are not data, in order; they go before data.
+    control: BytesMut,
+    /// Channels that owe the peer a credit message, said as late as possible so that credits add up.
+    credits: Vec<Key>,
+    schedule: Schedule,
+    events: Vec<Event>,
+    peer: Peer,
+    features: Features,
+    lifecycle: Lifecycle,
+    /// Why the session is over.
+    cause: Option<Error>,
+    stats: Stats,
+    /// Rises each time the transport moves on to a new receive buffer.
+    epoch: u32,
+    /// Channels that hold slices, by the epoch in which they were cut.
+    slices: VecDeque<(u32, Vec<Key>)>,
+}
+
+/// What is known of the peer's abilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// Our announcement is out; its answer decides, or this moment.
+    Unknown { until: Instant },
+    /// The base protocol only.
+    Plain,
+    /// The extension too.
+    Extended,
+}
+
+/// Something that may let a waiting task go on. It is a hint to look again, not a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer's abilities are known: the session is up.
+    Established,
+    /// Data, the end or a failure waits on the channel.
+    Readable(Key),
+    /// The channel was confirmed, takes more data, or its sending direction is over.
+    Writable(Key),
+    /// A channel waits to be accepted.
+    Acceptable,
+    /// `open` may succeed again.
+    CanOpen,
+    /// The session is over.
+    Ended,
+}
+
+impl<W: Wire> Connection<W> {
+    /// A connection that announces the extension (`Some(true)`: and takes the peer's for granted), or does without
+    /// it (`None`). `extension` is `Some(false)` when the peer's answer shall decide.
+    pub fn new(wire: W, limits: Limits, budget: Budget, extension: Option<bool>, now: Instant) -> Self {
+        let peer = match extension {
+            Some(true) => Peer::Extended,
+            Some(false) => Peer::Unknown { until: now + limits.hello_wait },
+            None => Peer::Plain,
+        };
+        let features = wire.features(peer == Peer::Extended);
+        // An empty reservation always fits.
+        let held = budget.reserve(0).unwrap_or_else(|| unreachable!("nothing was reserved"));
+        let mut this = Self {
+            wire,
+            limits,
+            budget,
+            held,
+            table: Table::default(),
+            incoming: 0,
+            backlog: VecDeque::new(),
+            parser: Parser::default(),
+            control: BytesMut::new(),
+            credits: Vec::new(),
+            schedule: Schedule::default(),
+            events: Vec::new(),
+            peer,
+            features,
+            lifecycle: Lifecycle::Live,
+            cause: None,
+            stats: Stats::default(),
+            epoch: 0,
+            slices: VecDeque::new(),
+        };
+        if extension.is_some() {
+            this.say(&Outgoing::Hello);
+        }
+        if !matches!(peer, Peer::Unknown { .. }) {
+            this.events.push(Event::Established);
+        }
+        this
+    }
+
+    /// The next thing to act on.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// Whether the peer's abilities are known.
+    pub fn is_established(&self) -> bool {
+        !matches!(self.peer, Peer::Unknown { .. })
+    }
+
+    /// Whether the peer announced the extension.
+    pub fn is_extended(&self) -> bool {
+        self.peer == Peer::Extended
+    }
+
+    /// Why the session is over; `None` while it lives.
+    pub fn cause(&self) -> Option<&Error> {
+        self.cause.as_ref()
+    }
+
+    /// Counters. Bytes of the transport and the round trip are the driver's to add.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        stats.channels_open = self.table.len() as u64;
+        stats.recv_buffered = self.table.iter().map(|channel| u64::from(channel.recv.buffered())).sum();
+        stats.send_buffered = self.table.iter().map(|channel| channel.send.buffered() as u64).sum();
+        stats.budget_used = self.held.bytes();
+        stats
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, if ever.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match (self.peer, self.lifecycle.deadline()) {
+            (_, Some(linger)) => Some(linger),
+            (Peer::Unknown { until }, None) if self.cause.is_none() => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Peer::Unknown { until } = self.peer
+            && now >= until
+        {
+            self.establish(false);
+        }
+        self.check_linger(now);
+    }
+
+    fn establish(&mut self, extended: bool) {
+        self.peer = if extended { Peer::Extended } else { Peer::Plain };
+        self.features = self.wire.features(extended);
+        self.events.push(Event::Established);
+    }
+
+    /// Encodes a frame that is not data.
+    fn say(&mut self, frame: &Outgoing<'_>) {
+        self.wire.encode(frame, &mut self.control);
+    }
+
+    /// Gives `bytes` of the budget back.
+    fn release(&mut self, bytes: u32) {
+        self.held.shrink(u64::from(bytes));
+    }
+
+    /// Ends the receiving direction of a channel and gives its window back.
+    fn close_recv(&mut self, key: Key, state: RecvState) {
+        if let Some(channel) = self.table.get_mut(key) {
+            let free = channel.recv.close(state);
+            self.held.shrink(u64::from(free));
+            self.events.push(Event::Readable(key));
+        }
+    }
+
+    /// Ends the sending direction of a channel; what was not sent is dropped.
+    fn close_send(&mut self, key: Key, state: SendState) {
+        if let Some(channel) = self.table.get_mut(key) {
+            channel.send.discard();
+            channel.send.state = state;
+            self.events.push(Event::Writable(key));
+        }
+    }
+
+    /// Says CLOSE once both directions are over on our side, and forgets the channel once nobody needs it.
+    fn settle(&mut self, key: Key) {
+        let Some(channel) = self.table.get_mut(key) else { return };
+        let send_over = !matches!(channel.send.state, SendState::Open | SendState::Finishing);
+        let recv_over = channel.recv.state != RecvState::Open;
+        if let State::Open { remote } = channel.state
+            && send_over
+            && recv_over
+        {
+            channel.state = State::Closing;
+            self.wire.encode(&Outgoing::Close { to: remote }, &mut self.control);
+        }
+        if channel.waiting && send_over && matches!(channel.recv.state, RecvState::Reset(_)) {
+            // The opener gave it up before anyone saw it.
+            channel.waiting = false;
+            self.backlog.retain(|waiting| *waiting != key);
+        }
+        self.forget_if_over(key);
+    }
+
+    fn forget_if_over(&mut self, key: Key) {
+        let over = |channel: &Channel| {
+            channel.holders == 0 && !channel.waiting && (channel.state == State::Closed || self.cause.is_some())
+        };
+        if self.table.get(key).is_some_and(over)
+            && let Some(channel) = self.table.remove(key)
+        {
+            self.release(channel.recv.size());
+            if channel.initiator == mux_api::Initiator::Peer {
+                self.incoming -= 1;
+            }
+        }
+    }
+}

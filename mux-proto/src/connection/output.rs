@@ -1,0 +1,169 @@
+//! To the network: control first, then data by urgency, in turns.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::{Connection, Event};
+use crate::channel::{Key, SendState, State};
+use crate::{Batch, Limits, Outgoing, Wire};
+
+/// Channels that can send, by urgency; inside an urgency they take turns (RFC 9218 section 10, incremental).
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    turns: [VecDeque<Key>; 8],
+    waiting: usize,
+}
+
+impl Schedule {
+    fn push(&mut self, urgency: u8, key: Key) {
+        self.turns[usize::from(urgency.min(7))].push_back(key);
+        self.waiting += 1;
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        let key = self.turns.iter_mut().find_map(VecDeque::pop_front)?;
+        self.waiting -= 1;
+        Some(key)
+    }
+}
+
+/// Leave to send bytes straight from the caller's buffer.
+#[derive(Debug)]
+#[must_use = "the frame is announced: send exactly `take` bytes after what `poll_output` gave"]
+pub struct Direct {
+    /// How many bytes of the caller's buffer follow the header, which is already in the batch.
+    pub take: usize,
+}
+
+impl<W: Wire> Connection<W> {
+    /// Whether [`poll_output`](Self::poll_output) would give anything.
+    pub fn has_output(&self) -> bool {
+        !self.control.is_empty() || !self.credits.is_empty() || self.schedule.waiting > 0
+    }
+
+    /// Moves what is to be sent into `batch`, until it holds about `most` bytes.
+    pub fn poll_output(&mut self, batch: &mut Batch, most: usize) {
+        let before = batch.len();
+        if self.cause.is_none() {
+            self.encode_credits();
+        }
+        if !self.control.is_empty() {
+            let paused = !self.can_open();
+            batch.push_control(&mut self.control);
+            if paused {
+                self.events.push(Event::CanOpen);
+            }
+        }
+        while batch.len() < most
+            && let Some(key) = self.schedule.pop()
+        {
+            self.transmit(key, batch);
+        }
+        if !self.control.is_empty() {
+            batch.push_control(&mut self.control);
+        }
+        self.stats.bytes_out += (batch.len() - before) as u64;
+        self.check_closing();
+    }
+
+    /// Announces a frame of at most `len` bytes that the caller sends from its own buffer right after `batch`. `None`
+    /// when something else must go first, or there is no window: then `write` buffers.
+    pub fn begin_direct(&mut self, key: Key, len: usize, batch: &mut Batch) -> Option<Direct> {
+        if self.has_output() || self.cause.is_some() {
+            return None;
+        }
+        let channel = self.table.get_mut(key)?;
+        let State::Open { remote } = channel.state else { return None };
+        if !matches!(channel.send.state, SendState::Open) || channel.send.buffered() > 0 {
+            return None;
+        }
+        let take = channel.send.spend(len, self.limits.frame);
+        if take == 0 {
+            return None;
+        }
+        let before = batch.len();
+        self.wire.encode(&Outgoing::Data { to: remote, len: take }, &mut batch.tail);
+        self.stats.bytes_out += (batch.len() - before) as u64 + u64::from(take);
+        Some(Direct { take: take as usize })
+    }
+
+    /// Sends the next frame of one channel: a body, the end, or both.
+    fn transmit(&mut self, key: Key, batch: &mut Batch) {
+        let frame =
+            if self.schedule.waiting > 0 { self.limits.frame.min(Limits::SHARED_FRAME) } else { self.limits.frame };
+        let Some(channel) = self.table.get_mut(key) else { return };
+        channel.scheduled = false;
+        let State::Open { remote } = channel.state else { return };
+        if !channel.can_transmit() {
+            return;
+        }
+        let was_full = channel.send.buffered();
+        if let Some(small) = channel.send.next_small(frame) {
+            // Copying costs less than another slice for the transport.
+            self.wire.encode(&Outgoing::Data { to: remote, len: small.len() as u32 }, &mut batch.tail);
+            batch.tail.extend_from_slice(small);
+            channel.send.small_sent();
+        } else {
+            let body = channel.send.next_body(frame);
+            if !body.is_empty() {
+                self.wire.encode(&Outgoing::Data { to: remote, len: body.len() as u32 }, &mut batch.tail);
+                batch.push(body);
+            }
+        }
+        let left = channel.send.buffered();
+        let half = self.limits.send_buffer as usize / 2;
+        // Woken at half, a writer that fills the buffer in small steps does not wake for every frame.
+        if left == 0 || (was_full > half && left <= half) {
+            self.events.push(Event::Writable(key));
+        }
+        if left == 0 && matches!(channel.send.state, SendState::Finishing) {
+            self.wire.encode(&Outgoing::Fin { to: remote }, &mut batch.tail);
+            channel.send.state = SendState::Finished;
+            self.settle(key);
+        } else {
+            self.enqueue(key);
+        }
+    }
+
+    /// Gives the channel its turn if it can use one.
+    pub(super) fn enqueue(&mut self, key: Key) {
+        if let Some(channel) = self.table.get_mut(key)
+            && !channel.scheduled
+            && channel.can_transmit()
+        {
+            channel.scheduled = true;
+            self.schedule.push(channel.priority.urgency(), key);
+        }
+    }
+
+    fn encode_credits(&mut self) {
+        while let Some(key) = self.credits.pop() {
+            let Some(channel) = self.table.get_mut(key) else { continue };
+            channel.owes_credit = false;
+            let State::Open { remote } = channel.state else { continue };
+            if !channel.recv.is_credit_due() {
+                continue;
+            }
+            // A window that started small because many channels were open grows once there is room again.
+            let size = channel.recv.size();
+            let aim = self.limits.initial_window(self.budget.available() + u64::from(size), self.budget.limit());
+            let more = aim.saturating_sub(size);
+            let more = if more > 0 && self.held.grow(u64::from(more)) { more } else { 0 };
+            let add = channel.recv.grant(more);
+            self.wire.encode(&Outgoing::Credit { to: remote, add }, &mut self.control);
+        }
+    }
+}
+
+impl Batch {
+    /// Appends encoded control frames.
+    fn push_control(&mut self, control: &mut BytesMut) {
+        self.tail.extend_from_slice(control);
+        if control.capacity() > 4096 {
+            *control = BytesMut::new();
+        } else {
+            control.clear();
+        }
+    }
+}
