@@ -1,12 +1,24 @@
 //! echo_client URL [TEXT]: sends TEXT on a channel labelled "echo" and prints what comes back.
 
+use std::process::ExitCode;
+
 use libmux::{Config, OpenOptions, WriteFlags};
 use tokio::io::AsyncReadExt;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (url, text) = match args.as_slice() {
         [url] => (url, "hello"),

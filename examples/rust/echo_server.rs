@@ -1,11 +1,25 @@
 //! echo_server URL: sends back what arrives on channels labelled "echo".
 
+use std::process::ExitCode;
+
 use libmux::{Channel, Config, Session};
 
 const NOT_UNDERSTOOD: u64 = 1;
 
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [url] = args.as_slice() else { return Err("usage: echo_server URL".into()) };
     let listener = libmux::listen(url, &Config::default()).await?;

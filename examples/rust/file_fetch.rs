@@ -1,5 +1,7 @@
 //! file_fetch URL PATH OUTPUT: fetches a file from a file_server (see examples/README.md).
 
+use std::process::ExitCode;
+
 use libmux::{Capabilities, Config, ErrorKind, OpenOptions, Session, WriteFlags};
 use tokio::io::AsyncWriteExt;
 
@@ -8,7 +10,17 @@ const NO_SUCH_FILE: u64 = 2;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [url, path, output] = args.as_slice() else { return Err("usage: file_fetch URL PATH OUTPUT".into()) };
     let session = libmux::dial(url, &Config::default()).await?;

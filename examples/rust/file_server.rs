@@ -1,6 +1,7 @@
 //! file_server URL DIRECTORY: serves the files below DIRECTORY (see examples/README.md).
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use libmux::{Channel, Config, Session};
@@ -12,8 +13,20 @@ const NO_SUCH_FILE: u64 = 2;
 const READ_FAILED: u64 = 3;
 const LONGEST_PATH: u64 = 4096;
 
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [url, directory] = args.as_slice() else { return Err("usage: file_server URL DIRECTORY".into()) };
     let root: Arc<Path> = Path::new(directory).canonicalize()?.into();
@@ -35,7 +48,7 @@ async fn serve_session(session: Session, root: Arc<Path>) {
     }
 }
 
-async fn serve_file(mut channel: Channel, root: &Path) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve_file(mut channel: Channel, root: &Path) -> Result<()> {
     if channel.label() != "file" {
         return Ok(channel.abort(NOT_UNDERSTOOD)?);
     }

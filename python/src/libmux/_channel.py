@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import sys
 import time
 from typing import IO, TYPE_CHECKING, Any, Union
 
@@ -43,7 +44,7 @@ class Channel(Handle):
     @property
     def id(self) -> int:
         """The number by which logs and captures know it; unique among the session's live channels."""
-        return int.from_bytes(self._info(lib.MUX_INFO_CHANNEL_ID), "little")
+        return int.from_bytes(self._info(lib.MUX_INFO_CHANNEL_ID), sys.byteorder)
 
     @property
     def label(self) -> bytes:

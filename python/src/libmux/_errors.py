@@ -24,7 +24,6 @@ class Status(enum.IntEnum):
     ESTATE = lib.MUX_ESTATE
     EUNSUPPORTED = lib.MUX_EUNSUPPORTED
     EFORKED = lib.MUX_EFORKED
-    EREENTRANT = lib.MUX_EREENTRANT
     ENOMEM = lib.MUX_ENOMEM
     ELIMIT = lib.MUX_ELIMIT
     ENOFILE = lib.MUX_ENOFILE
@@ -143,7 +142,6 @@ _KINDS = {
     Status.EINVAL: (InvalidArgumentError, errno.EINVAL),
     Status.ESTATE: (Error, errno.EINVAL),
     Status.EUNSUPPORTED: (UnsupportedError, errno.EOPNOTSUPP),
-    Status.EREENTRANT: (Error, errno.EDEADLK),
     Status.ENOMEM: (Error, errno.ENOMEM),
     Status.ELIMIT: (Error, errno.ENOBUFS),
     Status.ENOFILE: (Error, errno.EMFILE),

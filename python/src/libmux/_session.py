@@ -44,7 +44,6 @@ class SessionInfo:
     alpn: str
     tls: str
     peer_cert_der: bytes
-    peer_cert_sha256: bytes
 
 
 class Session(Handle):
@@ -121,7 +120,6 @@ class Session(Handle):
             alpn=self._info(lib.MUX_INFO_ALPN).decode(),
             tls=self._info(lib.MUX_INFO_TLS).decode(),
             peer_cert_der=self._info(lib.MUX_INFO_PEER_CERT_DER),
-            peer_cert_sha256=self._info(lib.MUX_INFO_PEER_CERT_SHA256),
         )
 
     @property

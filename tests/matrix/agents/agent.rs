@@ -284,7 +284,7 @@ async fn drive_echo(session: &Session) -> Check {
             send.write_all(&block).await?;
         }
         send.finish()?;
-        libmux::Result::Ok(sent)
+        Ok::<_, Error>(sent)
     });
     let (mut count, mut received) = (0, START);
     while let Some(block) = recv.read_bytes(BLOCK).await? {
