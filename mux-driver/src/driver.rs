@@ -14,7 +14,7 @@ use crate::receive::{ReceiveBuffer, Received};
 use crate::shared::{BATCH, Shared, Wakes, fill};
 
 /// Bytes read in one turn before other tasks get theirs.
-const READ_TURN: usize = 1 << 20;
+const READ_TURN: usize = 256 * 1024;
 
 /// How long a peer may take to end its direction after we ended ours and nothing waits to be sent.
 const LAST_READ: Duration = Duration::from_secs(2);
@@ -128,6 +128,7 @@ impl<W: Wire> Driver<W> {
                 return Poll::Pending;
             }
             state.sent_since_turn = false;
+            state.unblocked(&mut self.wakes);
             if !state.conn.has_output() {
                 state.flushed(&mut self.wakes);
                 drop(state);

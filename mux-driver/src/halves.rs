@@ -25,13 +25,19 @@ impl<W: Wire> DrivenSend<W> {
         Self { shared, key }
     }
 
-    /// Sends from the caller's buffer if nothing has to go first; returns how many bytes.
-    fn write_direct(&mut self, bufs: &[IoSlice<'_>], total: usize) -> Option<usize> {
+    /// Sends from the caller's buffer if nothing has to go first.
+    fn write_direct(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], total: usize) -> Sent {
         let mut state = self.shared.state();
         if state.blocked {
-            return None;
+            // Alone on the session, waiting for the transport is cheaper than copying what it will take soon.
+            if state.conn.is_alone(self.key) && state.next_writer.is_none_or(|key| key == self.key) {
+                state.next_writer = Some(self.key);
+                state.wait_send(self.key, cx.waker());
+                return Sent::Waiting;
+            }
+            return Sent::Nothing;
         }
-        let mut writer = self.shared.idle_writer()?;
+        let Some(mut writer) = self.shared.idle_writer() else { return Sent::Nothing };
         let mut wakes = Wakes::default();
         state.conn.poll_output(&mut writer.batch, BATCH);
         let direct = state.conn.begin_direct(self.key, total, &mut writer.batch);
@@ -45,7 +51,7 @@ impl<W: Wire> DrivenSend<W> {
         if take == 0 && writer.batch.is_empty() {
             drop(writer);
             wakes.wake();
-            return None;
+            return Sent::Nothing;
         }
         let mut bodies = [IoSlice::new(&[]); 16];
         let mut left = take;
@@ -59,8 +65,18 @@ impl<W: Wire> DrivenSend<W> {
         self.shared.after_direct(&writer, sent.is_ready(), &mut wakes);
         drop(writer);
         wakes.wake();
-        (take > 0).then_some(take)
+        if take > 0 { Sent::Bytes(take) } else { Sent::Nothing }
     }
+}
+
+/// What became of a write from the caller's buffer.
+enum Sent {
+    /// So many bytes are the transport's, or its queue's.
+    Bytes(usize),
+    /// The transport will say when it takes more.
+    Waiting,
+    /// They have to be buffered.
+    Nothing,
 }
 
 impl<W: Wire> SendOps for DrivenSend<W> {
@@ -70,14 +86,17 @@ impl<W: Wire> SendOps for DrivenSend<W> {
         let bufs = &bufs[..bufs.len().min(16)];
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         let gather = flags.contains(WriteFlags::MORE);
-        if total >= DIRECT
-            && !gather
-            && let Some(taken) = self.write_direct(bufs, total)
-        {
-            if fin && taken == total {
-                self.finish()?;
+        if total >= DIRECT && !gather {
+            match self.write_direct(cx, bufs, total) {
+                Sent::Bytes(taken) => {
+                    if fin && taken == total {
+                        self.finish()?;
+                    }
+                    return Poll::Ready(Ok(taken));
+                }
+                Sent::Waiting => return Poll::Pending,
+                Sent::Nothing => {}
             }
-            return Poll::Ready(Ok(taken));
         }
         let mut state = self.shared.state();
         let taken = state.conn.write(self.key, bufs)?;
@@ -92,11 +111,15 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
-        if data.len() >= DIRECT
-            && let Some(taken) = self.write_direct(&[IoSlice::new(data)], data.len())
-        {
-            data.advance(taken);
-            return Poll::Ready(Ok(taken));
+        if data.len() >= DIRECT {
+            match self.write_direct(cx, &[IoSlice::new(data)], data.len()) {
+                Sent::Bytes(taken) => {
+                    data.advance(taken);
+                    return Poll::Ready(Ok(taken));
+                }
+                Sent::Waiting => return Poll::Pending,
+                Sent::Nothing => {}
+            }
         }
         let mut state = self.shared.state();
         let taken = state.conn.write_bytes(self.key, data)?;
@@ -111,7 +134,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
         let mut state = self.shared.state();
         // Woken at half (the connection says why), so that more cannot be waited for.
-        let enough = min.clamp(1, state.conn.most_room() / 2);
+        let enough = min.clamp(1, state.conn.send_limit() / 2);
         match state.conn.room(self.key) {
             Ok(room) if room < enough => {
                 state.wait_send(self.key, cx.waker());
@@ -124,7 +147,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut state = self.shared.state();
         let sent = match state.conn.room(self.key) {
-            Ok(room) => room == state.conn.most_room(),
+            Ok(_) => state.conn.send_buffered(self.key) == 0,
             Err(error) => match state.conn.is_send_done(self.key) {
                 Ok(done) => done,
                 Err(_) => return Poll::Ready(Err(error)),

@@ -28,6 +28,8 @@ pub(crate) struct State<W> {
     pub(crate) flushing: Option<Waker>,
     /// Halves that wait until the transport has taken everything.
     pub(crate) flushing_halves: Vec<Key>,
+    /// The half that sends from its own buffer as soon as the transport takes more.
+    pub(crate) next_writer: Option<Key>,
     /// The driver's task.
     pub(crate) driver: Waker,
     /// The driver was woken and has not had its turn yet.
@@ -72,6 +74,7 @@ impl<W: Wire> Shared<W> {
             establishing: None,
             flushing: None,
             flushing_halves: Vec::new(),
+            next_writer: None,
             driver: Waker::noop().clone(),
             driver_woken: false,
             sent_since_turn: false,
@@ -136,6 +139,7 @@ impl<W: Wire> Shared<W> {
     pub(crate) fn after_direct(&self, writer: &Writer, done: bool, wakes: &mut Wakes) {
         if !done || writer.error.is_some() {
             let mut state = self.state();
+            state.blocked = !done;
             // Woken whatever `blocked` says: the transport may have taken a part, and then wakes nobody.
             let driver = state.driver.clone();
             state.driver_woken = true;
@@ -170,6 +174,13 @@ impl<W: Wire> State<W> {
         if !self.driver_woken && !self.blocked {
             self.driver_woken = true;
             wakes.add(Some(self.driver.clone()));
+        }
+    }
+
+    /// The transport takes bytes again: whoever waited to send from its own buffer may try.
+    pub(crate) fn unblocked(&mut self, wakes: &mut Wakes) {
+        if let Some(key) = self.next_writer.take() {
+            wakes.add(self.halves.get_mut(key.index()).and_then(|half| half.send.take()));
         }
     }
 

@@ -36,6 +36,16 @@ impl Limits {
     /// The largest body we ask the peer to put in one frame.
     pub const MAX_FRAME: u32 = 256 * 1024;
 
+    /// A window grows to at most so many times what a new channel would get: 4 MiB when memory is plentiful, which at
+    /// 60 ms carries 67 MB/s.
+    pub const GROWTH: u32 = 16;
+
+    /// What the channels that have something to send may buffer together, as long as each has its least.
+    pub const SHARED_SEND_BUFFER: usize = 1 << 20;
+
+    /// What a channel may always buffer.
+    pub const LEAST_SEND_BUFFER: usize = 32 * 1024;
+
     /// Frames the peer can provoke (confirmations, refusals, answers to CLOSE) that wait to be sent. A peer that
     /// keeps provoking them while it does not read is cut off: about 60,000 answers.
     pub const MAX_PENDING_ANSWERS: usize = 1 << 20;

@@ -130,6 +130,12 @@ impl RecvSide {
         matches!(self.state, RecvState::Open | RecvState::Discarding) && self.owed > 0 && self.owed >= self.size / 2
     }
 
+    /// Whether the reader keeps up and the peer has used nearly all it was granted: it waits for our credit, not for
+    /// our reader.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.granted <= self.size / 4 && self.buffered <= self.size / 4
+    }
+
     /// Credit to announce now; `more` bytes were charged on top of the window.
     #[must_use = "the peer must be told"]
     pub(crate) fn grant(&mut self, more: u32) -> u32 {

@@ -75,6 +75,11 @@ impl SendSide {
         self.buffered
     }
 
+    /// Open, with window and nothing buffered.
+    pub(crate) fn is_ready_and_empty(&self) -> bool {
+        matches!(self.state, SendState::Open) && self.buffered == 0 && self.window > 0
+    }
+
     pub(crate) fn can_transmit(&self) -> bool {
         match self.state {
             SendState::Open => self.buffered > 0 && self.window > 0,

@@ -107,7 +107,7 @@ impl<W: Wire> Connection<W> {
     /// # Errors
     /// Why the direction, or the session, is over.
     pub fn write(&mut self, key: Key, bufs: &[IoSlice<'_>]) -> Result<usize> {
-        let limit = self.limits.send_buffer as usize;
+        let limit = self.send_limit();
         let written = self.writable(key)?.send.write(bufs, limit);
         self.enqueue(key);
         Ok(written)
@@ -118,7 +118,7 @@ impl<W: Wire> Connection<W> {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn write_bytes(&mut self, key: Key, data: &mut Bytes) -> Result<usize> {
-        let limit = self.limits.send_buffer as usize;
+        let limit = self.send_limit();
         let written = self.writable(key)?.send.write_bytes(data, limit);
         self.enqueue(key);
         Ok(written)
@@ -129,13 +129,15 @@ impl<W: Wire> Connection<W> {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn room(&mut self, key: Key) -> Result<usize> {
-        let limit = self.limits.send_buffer as usize;
+        let limit = self.send_limit();
         Ok(limit.saturating_sub(self.writable(key)?.send.buffered()))
     }
 
-    /// The largest room there can be.
-    pub fn most_room(&self) -> usize {
-        self.limits.send_buffer as usize
+    /// How much a channel may buffer: while many have something to send, less each, so that what waits for the
+    /// transport stays small enough for the processor's cache.
+    pub fn send_limit(&self) -> usize {
+        let most = self.limits.send_buffer as usize;
+        (Limits::SHARED_SEND_BUFFER / self.sendable().max(1)).clamp(most.min(Limits::LEAST_SEND_BUFFER), most)
     }
 
     /// Bytes written on the channel and not yet handed over.

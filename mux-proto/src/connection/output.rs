@@ -42,6 +42,18 @@ impl<W: Wire> Connection<W> {
         !self.control.is_empty() || !self.credits.is_empty() || self.schedule.waiting > 0
     }
 
+    /// Channels that have something to send and credit for it.
+    pub(super) fn sendable(&self) -> usize {
+        self.schedule.waiting
+    }
+
+    /// Whether the channel could send at once and nothing else wants to.
+    pub fn is_alone(&self, key: Key) -> bool {
+        let ready =
+            |channel: &crate::channel::Channel| channel.state.remote().is_some() && channel.send.is_ready_and_empty();
+        self.schedule.waiting == 0 && self.cause.is_none() && self.table.get(key).is_some_and(ready)
+    }
+
     /// Moves what is to be sent into `batch`, until it holds about `most` bytes.
     pub fn poll_output(&mut self, batch: &mut Batch, most: usize) {
         let before = batch.len();
@@ -92,6 +104,7 @@ impl<W: Wire> Connection<W> {
     fn transmit(&mut self, key: Key, batch: &mut Batch) {
         let frame =
             if self.schedule.waiting > 0 { self.limits.frame.min(Limits::SHARED_FRAME) } else { self.limits.frame };
+        let limit = self.send_limit();
         let Some(channel) = self.table.get_mut(key) else { return };
         channel.scheduled = false;
         let State::Open { remote } = channel.state else { return };
@@ -112,7 +125,7 @@ impl<W: Wire> Connection<W> {
             }
         }
         let left = channel.send.buffered();
-        let half = self.limits.send_buffer as usize / 2;
+        let half = limit / 2;
         // Woken at half, a writer that fills the buffer in small steps does not wake for every frame.
         if left == 0 || (was_full > half && left <= half) {
             self.events.push(Event::Writable(key));
@@ -145,9 +158,15 @@ impl<W: Wire> Connection<W> {
             if !channel.recv.is_credit_due() {
                 continue;
             }
-            // A window that started small because many channels were open grows once there is room again.
             let size = channel.recv.size();
-            let aim = self.limits.initial_window(self.budget.available() + u64::from(size), self.budget.limit());
+            let fair = self.limits.initial_window(self.budget.available() + u64::from(size), self.budget.limit());
+            // A window that started small because many channels were open grows once there is room again; one that
+            // the reader keeps emptying while the peer waits for credit is too small for the link.
+            let aim = if channel.recv.is_starved() {
+                fair.saturating_mul(Limits::GROWTH).min(size.saturating_mul(2))
+            } else {
+                fair
+            };
             let more = aim.saturating_sub(size);
             let more = if more > 0 && self.held.grow(u64::from(more)) { more } else { 0 };
             let add = channel.recv.grant(more);
