@@ -1,0 +1,305 @@
+//! Channels: two halves behind locks of their own, so that a reader and a writer never wait for each other. Whoever
+//! holds such a lock does not sleep.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use libmux::{Capabilities, Error, ErrorKind, Priority, RecvHalf, Result, SendHalf, WriteFlags};
+use tokio::io::ReadBuf;
+
+use crate::abi::{mux_event_bit, mux_status_code};
+use crate::hub::{Hub, Side};
+use crate::queue::Waitable;
+use crate::session::Session;
+use crate::status::Fault;
+
+const READ: u32 = mux_event_bit::MUX_EV_READ as u32;
+const WRITE: u32 = mux_event_bit::MUX_EV_WRITE as u32;
+const DRAINED: u32 = mux_event_bit::MUX_EV_DRAINED as u32;
+const OPENED: u32 = mux_event_bit::MUX_EV_OPENED as u32;
+const CLOSED: u32 = mux_event_bit::MUX_EV_CLOSED as u32;
+
+pub(crate) struct Channel {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) id: u64,
+    pub(crate) label: Bytes,
+    recv: Mutex<RecvHalf>,
+    send: Mutex<SendHalf>,
+    recv_waker: Waker,
+    send_waker: Waker,
+    /// The end was read, the direction failed, or we stopped it.
+    recv_over: AtomicBool,
+    /// Finished and taken by the transport, failed, or we reset it.
+    send_over: AtomicBool,
+    /// The first failure.
+    cause: OnceLock<Error>,
+    read_min: AtomicUsize,
+    write_min: AtomicUsize,
+}
+
+impl Channel {
+    pub(crate) fn new(session: Arc<Session>, channel: libmux::Channel) -> Arc<Self> {
+        let hub = Arc::new(Hub::default());
+        let (id, label) = (channel.id(), channel.label().clone());
+        let (send, recv) = channel.split();
+        Arc::new(Self {
+            recv_waker: hub.waker(Side::Recv),
+            send_waker: hub.waker(Side::Send),
+            hub,
+            session,
+            id,
+            label,
+            recv: Mutex::new(recv),
+            send: Mutex::new(send),
+            recv_over: AtomicBool::new(false),
+            send_over: AtomicBool::new(false),
+            cause: OnceLock::new(),
+            read_min: AtomicUsize::new(1),
+            write_min: AtomicUsize::new(1),
+        })
+    }
+
+    /// Reads what is there; `None` when that is nothing yet, 0 at the end.
+    pub(crate) fn try_read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Fault> {
+        let mut half = self.recv()?;
+        let polled = half.poll_read_buf(&mut Context::from_waker(&self.recv_waker), &mut ReadBuf::uninit(room));
+        drop(half);
+        match polled {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(0)) => {
+                self.recv_is_over();
+                Ok(Some(0))
+            }
+            Poll::Ready(Ok(count)) => Ok(Some(count)),
+            Poll::Ready(Err(error)) => Err(self.recv_failed(error)),
+        }
+    }
+
+    /// Writes some of `bufs`; `None` when there is no room yet.
+    pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Result<Option<usize>, Fault> {
+        let mut half = self.send()?;
+        let polled = half.poll_write(&mut Context::from_waker(&self.send_waker), bufs, flags);
+        drop(half);
+        match polled {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(count)) => Ok(Some(count)),
+            Poll::Ready(Err(error)) => Err(self.send_failed(error)),
+        }
+    }
+
+    pub(crate) fn finish(&self) -> Result<(), Fault> {
+        let finished = self.send()?.finish();
+        finished.map_err(|error| self.send_failed(error))?;
+        self.hub.wake(Side::Send);
+        Ok(())
+    }
+
+    pub(crate) fn reset(&self, code: u64) -> Result<(), Fault> {
+        let reset = self.send()?.reset(code);
+        reset.map_err(|error| self.send_failed(error))?;
+        self.send_is_over();
+        Ok(())
+    }
+
+    pub(crate) fn stop(&self, code: u64) -> Result<(), Fault> {
+        let stopped = self.recv()?.stop(code);
+        stopped.map_err(|error| self.recv_failed(error))?;
+        self.recv_is_over();
+        Ok(())
+    }
+
+    pub(crate) fn set_priority(&self, priority: Priority) -> Result<(), Fault> {
+        self.send()?.set_priority(priority);
+        Ok(())
+    }
+
+    pub(crate) fn set_low_water(&self, read_min: usize, write_min: usize) {
+        self.read_min.store(read_min.max(1), Ordering::Relaxed);
+        self.write_min.store(write_min.max(1), Ordering::Relaxed);
+        // What is watched is judged by the new marks.
+        self.hub.wake_all();
+    }
+
+    /// Bytes that wait to be read, and bytes that the transport has not taken.
+    pub(crate) fn buffered(&self) -> Result<(usize, usize), Fault> {
+        let received = self.recv()?.buffered();
+        Ok((received, self.send()?.buffered()))
+    }
+
+    /// The first failure of the channel, or why its session ended; `None` while it lives and after a clean end.
+    pub(crate) fn cause(&self) -> Option<Error> {
+        if let Some(cause) = self.cause.get() {
+            return Some(cause.clone());
+        }
+        let both_over = self.recv_over.load(Ordering::SeqCst) && self.send_over.load(Ordering::SeqCst);
+        if both_over { None } else { self.session.cause() }
+    }
+
+    /// The handle was closed: the polite end.
+    pub(crate) fn end(&self) {
+        self.hub.end();
+        // A poisoned half is one whose session was or will be aborted; closing it is still right.
+        self.send.lock().unwrap_or_else(PoisonError::into_inner).close();
+        self.recv.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
+    /// The end for error paths. `code` was checked.
+    pub(crate) fn abort(&self, code: u64) {
+        self.hub.end();
+        let mut send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
+        // Refused where the wire cannot carry the code, or the direction is over. The first kind is left as it is: it
+        // is dropped with the object, and a half that is dropped unfinished resets with a code that every wire has.
+        let _ = send.reset(code);
+        drop(send);
+        let mut recv = self.recv.lock().unwrap_or_else(PoisonError::into_inner);
+        if recv.stop(code).is_err() {
+            recv.close();
+        }
+    }
+
+    fn recv(&self) -> Result<MutexGuard<'_, RecvHalf>, Fault> {
+        self.recv.lock().map_err(|_| self.session.poisoned())
+    }
+
+    fn send(&self) -> Result<MutexGuard<'_, SendHalf>, Fault> {
+        self.send.lock().map_err(|_| self.session.poisoned())
+    }
+
+    fn recv_failed(&self, error: Error) -> Fault {
+        if self.note(&error) {
+            self.recv_is_over();
+        }
+        error.into()
+    }
+
+    fn send_failed(&self, error: Error) -> Fault {
+        if self.note(&error) {
+            self.send_is_over();
+        }
+        error.into()
+    }
+
+    /// Keeps the first failure. An argument mistake is none, nor is using a direction that the application ended.
+    fn note(&self, error: &Error) -> bool {
+        let mistake = matches!(
+            error.kind(),
+            ErrorKind::Blocked
+                | ErrorKind::InvalidInput
+                | ErrorKind::InvalidState
+                | ErrorKind::Unsupported
+                | ErrorKind::Finished
+                | ErrorKind::TooBig
+        );
+        if !mistake {
+            self.cause.get_or_init(|| error.clone());
+        }
+        !mistake
+    }
+
+    fn recv_is_over(&self) {
+        self.hub.relay_send_to_recv();
+        if !self.recv_over.swap(true, Ordering::SeqCst) {
+            self.hub.wake_all();
+        }
+    }
+
+    fn send_is_over(&self) {
+        if !self.send_over.swap(true, Ordering::SeqCst) {
+            self.hub.wake_all();
+        }
+    }
+
+    /// Whether the send direction is over; if not, the send side wakes when it is.
+    fn look_for_send_end(&self, half: &mut SendHalf) -> bool {
+        if self.send_over.load(Ordering::SeqCst) {
+            return true;
+        }
+        match half.poll_ended(&mut Context::from_waker(&self.send_waker)) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                self.note(&error);
+            }
+        }
+        self.send_over.store(true, Ordering::SeqCst);
+        true
+    }
+
+    fn ready_to_recv(&self, wanted: u32) -> Result<u32, Fault> {
+        let mut half = self.recv()?;
+        let min = self.read_min.load(Ordering::Relaxed);
+        // Asked even when only the end is wanted, because that is how the half learns whom to wake.
+        let readable = half.poll_readable(&mut Context::from_waker(&self.recv_waker), min).is_ready();
+        Ok(if readable { wanted & READ } else { 0 })
+    }
+
+    fn ready_to_send(&self, wanted: u32) -> Result<u32, Fault> {
+        let mut half = self.send()?;
+        let mut cx = Context::from_waker(&self.send_waker);
+        let mut ready = 0;
+        if wanted & WRITE != 0 && half.poll_writable(&mut cx, self.write_min.load(Ordering::Relaxed)).is_ready() {
+            ready |= WRITE;
+        }
+        if wanted & DRAINED != 0 && half.poll_flush(&mut cx).is_ready() {
+            ready |= DRAINED;
+        }
+        if wanted & OPENED != 0 && half.poll_opened(&mut cx).is_ready() {
+            ready |= OPENED;
+        }
+        if self.look_for_send_end(&mut half) {
+            // What is over will not block any more.
+            ready |= wanted & (WRITE | DRAINED | OPENED);
+        }
+        Ok(ready)
+    }
+
+    fn is_closed(&self) -> Result<bool, Fault> {
+        if self.recv_over.load(Ordering::SeqCst) {
+            let mut half = self.send()?;
+            if self.look_for_send_end(&mut half) {
+                return Ok(true);
+            }
+        }
+        // What arrived before the session's end can still be read.
+        Ok(self.session.cause().is_some() && self.recv()?.buffered() == 0)
+    }
+}
+
+impl Waitable for Channel {
+    fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn sides(&self) -> [u32; 2] {
+        [READ, WRITE | DRAINED | OPENED]
+    }
+
+    fn check(&self, events: u32) -> Result<(), Fault> {
+        let confirms = || -> Result<bool, Fault> {
+            Ok(self.session.connected_session()?.capabilities().contains(Capabilities::OPENED))
+        };
+        if events & OPENED != 0 && !confirms()? {
+            let message = "the peer does not confirm channels on this session (MUX_CAP_OPENED)".to_owned();
+            return Err(Fault::Said(mux_status_code::MUX_EUNSUPPORTED, message));
+        }
+        Ok(())
+    }
+
+    fn ready(&self, side: Side, wanted: u32) -> u32 {
+        let wanted = wanted & self.sides()[side as usize];
+        let ready = match side {
+            Side::Recv => self.ready_to_recv(wanted),
+            Side::Send => self.ready_to_send(wanted),
+        };
+        match (ready, self.is_closed()) {
+            (Ok(ready), Ok(false)) => ready,
+            // Dead, or broken by a panic: ready for everything.
+            _ => wanted | CLOSED,
+        }
+    }
+}

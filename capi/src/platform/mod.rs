@@ -1,0 +1,10 @@
+//! One file per platform; everything that talks to the operating system by itself is in here.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::*;
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the C library knows Linux only: another system needs a file beside platform/linux.rs");

@@ -1,0 +1,250 @@
+//! The readiness queue: a list of sides that may be ready, and a descriptor that is readable while it has entries.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use libmux::Error;
+
+use crate::abi::{mux_event, mux_handle, mux_status_code};
+use crate::deadline::Deadline;
+use crate::hub::{Side, Signal};
+use crate::platform;
+use crate::status::Fault;
+use crate::world::{self, Object};
+
+/// A side of an object that may be ready. A handle, not a pointer: entries of what was closed meanwhile find nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) handle: mux_handle,
+    pub(crate) side: Side,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    list: Mutex<List>,
+    /// The descriptor of `list.fd`, for [`wake`](Self::wake), which may run in a signal handler; -1 before it is made.
+    raw_fd: AtomicI32,
+    /// Wake-ups by the application that no `next` has answered yet.
+    wakes: AtomicU32,
+    signal: Signal,
+    ended: AtomicBool,
+    interrupted: AtomicBool,
+}
+
+#[derive(Default)]
+struct List {
+    entries: VecDeque<Entry>,
+    /// Made when first asked for: a queue that is only waited on costs no system calls.
+    fd: Option<OwnedFd>,
+    /// The descriptor was made readable for `entries`.
+    raised: bool,
+    released: bool,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Self { raw_fd: AtomicI32::new(-1), ..Self::default() }
+    }
+
+    /// The descriptor, readable if and only if `next` has something to do.
+    pub(crate) fn fd(&self) -> Result<isize, Fault> {
+        let mut list = self.lock();
+        if let Some(fd) = &list.fd {
+            return Ok(fd.as_raw_fd() as isize);
+        }
+        let fd = platform::event_fd().map_err(|error| Error::from_io("cannot make the queue's descriptor", error))?;
+        let raw = fd.as_raw_fd();
+        list.fd = Some(fd);
+        self.raw_fd.store(raw, Ordering::SeqCst);
+        if !list.entries.is_empty() || self.wakes.load(Ordering::SeqCst) > 0 {
+            list.raised = true;
+            platform::raise(raw);
+        }
+        Ok(raw as isize)
+    }
+
+    /// Adds a side that may have become ready. The caller sees to it that it is in the list once.
+    pub(crate) fn push(&self, entry: Entry) {
+        let mut list = self.lock();
+        if list.released {
+            return;
+        }
+        list.entries.push_back(entry);
+        if !list.raised
+            && let Some(fd) = &list.fd
+        {
+            platform::raise(fd.as_raw_fd());
+            list.raised = true;
+        }
+        drop(list);
+        self.signal.raise();
+    }
+
+    /// Removes an entry; its object was given to another queue.
+    pub(crate) fn forget(&self, entry: Entry) {
+        let mut list = self.lock();
+        list.entries.retain(|other| *other != entry);
+        self.settle(&mut list);
+    }
+
+    /// Makes one `next` return 0. Async-signal-safe: no lock, no allocation.
+    pub(crate) fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        let fd = self.raw_fd.load(Ordering::SeqCst);
+        if fd >= 0 {
+            platform::raise(fd);
+        }
+        self.signal.raise();
+    }
+
+    pub(crate) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::SeqCst);
+        self.signal.raise();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.interrupted.store(false, Ordering::SeqCst);
+    }
+
+    /// The handle was closed: sleepers leave.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.signal.raise();
+    }
+
+    /// No call uses the queue any more: the descriptor is closed, although records may still refer to the queue.
+    pub(crate) fn release(&self) {
+        let mut list = self.lock();
+        self.raw_fd.store(-1, Ordering::SeqCst);
+        *list = List { released: true, ..List::default() };
+    }
+
+    /// Waits for events and hands them to `emit`, at most `max`; 0 after a [`wake`](Self::wake).
+    pub(crate) fn next(
+        &self,
+        max: usize,
+        mut deadline: Deadline,
+        mut emit: impl FnMut(mux_event),
+    ) -> Result<i64, Fault> {
+        let blocking = deadline.may_block();
+        self.signal.wait(&mut deadline, || {
+            if self.ended.load(Ordering::SeqCst) {
+                return Err(mux_status_code::MUX_ECLOSED.into());
+            }
+            if blocking && self.interrupted.load(Ordering::SeqCst) {
+                return Err(mux_status_code::MUX_CANCELED.into());
+            }
+            if self.take_wake() {
+                return Ok(Some(0));
+            }
+            let count = self.deliver(max, &mut emit);
+            Ok((count > 0).then_some(count))
+        })
+    }
+
+    /// Answers one wake-up. First, so that no stream of events can starve it.
+    fn take_wake(&self) -> bool {
+        let taken = self.wakes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |wakes| wakes.checked_sub(1)).is_ok();
+        if taken {
+            let list = &mut *self.lock();
+            if let Some(fd) = &list.fd {
+                // Whoever polls for edges stops at a short count, so what is left is announced by a new edge.
+                platform::lower(fd);
+                list.raised = false;
+                if !list.entries.is_empty() || self.wakes.load(Ordering::SeqCst) > 0 {
+                    platform::raise(fd.as_raw_fd());
+                    list.raised = true;
+                }
+            }
+        }
+        taken
+    }
+
+    fn deliver(&self, max: usize, emit: &mut impl FnMut(mux_event)) -> i64 {
+        let mut count = 0;
+        // Level watches go back to the tail: looking at more than what is there now could go on for ever.
+        let mut looks = self.lock().entries.len();
+        while looks > 0 && (count as usize) < max {
+            looks -= 1;
+            let Some(entry) = self.pop() else { break };
+            if let Some(event) = self.evaluate(entry) {
+                emit(event);
+                count += 1;
+            }
+        }
+        let mut list = self.lock();
+        self.settle(&mut list);
+        count
+    }
+
+    fn pop(&self) -> Option<Entry> {
+        self.lock().entries.pop_front()
+    }
+
+    /// Looks whether what an entry says is still so.
+    fn evaluate(&self, entry: Entry) -> Option<mux_event> {
+        let object = world::pin(entry.handle).ok()?;
+        let object = object.waitable()?;
+        let wanted = object.hub().begin_delivery(entry.side, self)?;
+        let events = object.ready(entry.side, wanted);
+        if events == 0 {
+            return None;
+        }
+        let user = object.hub().finish_delivery(entry.side, self, wanted)?;
+        Some(mux_event { user, h: entry.handle, events, reserved: [0; 3] })
+    }
+
+    /// Makes the descriptor unreadable once the list is empty. A wake-up that comes in between is seen by the second
+    /// look, or writes after it.
+    fn settle(&self, list: &mut List) {
+        if !list.raised || !list.entries.is_empty() {
+            return;
+        }
+        if let Some(fd) = &list.fd {
+            platform::lower(fd);
+            list.raised = false;
+            if self.wakes.load(Ordering::SeqCst) > 0 {
+                platform::raise(fd.as_raw_fd());
+                list.raised = true;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Object {
+    /// The object as something that can be waited for; `None` for other kinds.
+    pub(crate) fn waitable(&self) -> Option<&dyn Waitable> {
+        match self {
+            Self::Listener(listener) => Some(&**listener),
+            Self::Session(session) => Some(&**session),
+            Self::Channel(channel) => Some(&**channel),
+            Self::Runtime(_) | Self::Config(_) | Self::Queue(_) => None,
+        }
+    }
+}
+
+/// What `mux_wait` and queues ask of an object.
+pub(crate) trait Waitable {
+    fn hub(&self) -> &crate::hub::Hub;
+
+    /// The events that exist here, per side. An event outside of both is an argument mistake.
+    fn sides(&self) -> [u32; 2];
+
+    /// Whether an event that exists can be had here.
+    ///
+    /// # Errors
+    /// MUX_EUNSUPPORTED, or why that cannot be said yet.
+    fn check(&self, _events: u32) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Which of the `wanted` events of a side hold now, and MUX_EV_CLOSED if the object has ended. What does not hold
+    /// wakes the hub once it does.
+    fn ready(&self, side: Side, wanted: u32) -> u32;
+}

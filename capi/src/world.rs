@@ -1,0 +1,165 @@
+//! What this process shares: the handle table and the default runtime. A forked child gets a world of its own; the
+//! inherited one is left alone, because its locks may be held by threads that do not exist any more.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::abi::{mux_handle, mux_status_code};
+use crate::channel::Channel;
+use crate::config::Settings;
+use crate::handle::{Pinned, Table};
+use crate::listener::Listener;
+use crate::platform;
+use crate::queue::Queue;
+use crate::runtime::Runtime;
+use crate::session::Session;
+use crate::status::Fault;
+
+/// What a handle can stand for.
+pub(crate) enum Object {
+    Runtime(Arc<Runtime>),
+    Config(Box<Mutex<Settings>>),
+    Listener(Arc<Listener>),
+    Session(Arc<Session>),
+    Channel(Arc<Channel>),
+    Queue(QueueHandle),
+}
+
+/// Owns a queue; records in watched objects only borrow it.
+pub(crate) struct QueueHandle(pub(crate) Arc<Queue>);
+
+impl Drop for QueueHandle {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) table: Table<Object>,
+    pub(crate) default_runtime: Mutex<Option<Arc<Runtime>>>,
+}
+
+static WORLD: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
+static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// The fork word in a child whose world is not made yet.
+const WIPED: u32 = 0;
+const BUILDING: u32 = 1;
+const READY: u32 = 2;
+
+/// The world of this process.
+pub(crate) fn world() -> &'static World {
+    let page = PAGE.load(Ordering::Acquire);
+    // SAFETY: once set, PAGE points to a word that is never freed, and WORLD is set before the word reads READY.
+    unsafe {
+        if !page.is_null() && (*page).load(Ordering::Acquire) == READY {
+            return &*WORLD.load(Ordering::Acquire);
+        }
+    }
+    new_world()
+}
+
+#[cold]
+fn new_world() -> &'static World {
+    if PAGE.load(Ordering::Acquire).is_null() {
+        let page = ptr::from_ref(platform::fork_word()).cast_mut();
+        // A loser's page is lost: 4 KiB, once, and only where two first calls race.
+        let _ = PAGE.compare_exchange(ptr::null_mut(), page, Ordering::AcqRel, Ordering::Acquire);
+    }
+    // SAFETY: set above, never freed.
+    let word = unsafe { &*PAGE.load(Ordering::Acquire) };
+    loop {
+        match word.compare_exchange(WIPED, BUILDING, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                let inherited = WORLD.load(Ordering::Acquire);
+                // SAFETY: null, or a world that was leaked and is only read here, without its locks.
+                let base = unsafe { inherited.as_ref() }.map_or(0, |world| world.table.end());
+                let world = World { table: Table::new(base), default_runtime: Mutex::default() };
+                WORLD.store(Box::leak(Box::new(world)), Ordering::Release);
+                word.store(READY, Ordering::Release);
+            }
+            // SAFETY: READY says that the world was stored; it is never freed.
+            Err(READY) => return unsafe { &*WORLD.load(Ordering::Acquire) },
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+}
+
+/// The object of a handle, whatever its kind.
+pub(crate) fn pin(handle: mux_handle) -> Result<Pinned<Object>, Fault> {
+    world().table.pin(handle)
+}
+
+macro_rules! pin_as {
+    ($($name:ident, $variant:ident, $target:ty;)*) => {$(
+        /// The object of a handle of this kind.
+        pub(crate) fn $name(handle: mux_handle) -> Result<impl std::ops::Deref<Target = $target>, Fault> {
+            struct As(Pinned<Object>);
+            impl std::ops::Deref for As {
+                type Target = $target;
+
+                fn deref(&self) -> &$target {
+                    match &*self.0 {
+                        Object::$variant(object) => object,
+                        _ => unreachable!("the kind was checked when it was pinned"),
+                    }
+                }
+            }
+            let pinned = pin(handle)?;
+            if matches!(&*pinned, Object::$variant(_)) {
+                Ok(As(pinned))
+            } else {
+                Err(mux_status_code::MUX_EKIND.into())
+            }
+        }
+    )*};
+}
+
+pin_as! {
+    runtime, Runtime, Arc<Runtime>;
+    config, Config, Mutex<Settings>;
+    listener, Listener, Arc<Listener>;
+    session, Session, Arc<Session>;
+    channel, Channel, Arc<Channel>;
+    queue, Queue, QueueHandle;
+}
+
+impl Object {
+    /// The number that handles of this kind carry; see `enum mux_kind`.
+    pub(crate) fn kind(&self) -> u8 {
+        match self {
+            Self::Runtime(_) => 1,
+            Self::Config(_) => 2,
+            Self::Listener(_) => 3,
+            Self::Session(_) => 4,
+            Self::Channel(_) => 5,
+            Self::Queue(_) => 6,
+        }
+    }
+
+    /// What happens the moment the handle is closed, while other calls may still use the object.
+    pub(crate) fn end(&self) {
+        match self {
+            Self::Runtime(_) | Self::Config(_) => {}
+            Self::Listener(listener) => listener.end(),
+            Self::Session(session) => session.end(),
+            Self::Channel(channel) => channel.end(),
+            Self::Queue(queue) => queue.0.end(),
+        }
+    }
+}
+
+/// Stores an object and gives out its handle.
+pub(crate) fn insert(object: Object) -> Result<mux_handle, Fault> {
+    let kind = object.kind();
+    world().table.insert(kind, |handle| {
+        match &object {
+            Object::Listener(listener) => listener.hub.set_handle(handle),
+            Object::Session(session) => session.hub.set_handle(handle),
+            Object::Channel(channel) => channel.hub.set_handle(handle),
+            Object::Runtime(_) | Object::Config(_) | Object::Queue(_) => {}
+        }
+        object
+    })
+}
