@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 
 use crate::exit::Exit;
@@ -57,9 +58,11 @@ fn main() -> ExitCode {
         Err(error) => return Exit::failed(format!("cannot start the runtime: {error}")).report(),
     };
     let ended = runtime.block_on(async {
+        // First of all: a signal that comes once the command has said that it is ready must not kill it.
+        let signals = Signals::watch()?;
         tokio::select! {
             ended = run(cli.command) => ended,
-            signal = signalled() => Err(signal),
+            signal = signals.wait() => Err(signal),
         }
     });
     // A thread that sits in a write to stdout is not waited for.
@@ -81,14 +84,24 @@ async fn run(command: Command) -> Result<(), Exit> {
     }
 }
 
-/// Ready when the user or the system wants us gone. The futures of the command are dropped then, which unlinks socket
-/// files and aborts sessions, so that no peer takes what it has for everything.
-async fn signalled() -> Exit {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => Exit::quiet(exit::INTERRUPTED),
-        _ = terminate.recv() => Exit::quiet(exit::TERMINATED),
+/// The signals that ask us to go. The futures of the command are dropped then, which unlinks socket files and aborts
+/// sessions, so that no peer takes what it has for everything.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, Exit> {
+        let watch = |kind| signal(kind).map_err(|error| Exit::failed(format!("cannot watch for signals: {error}")));
+        Ok(Self { interrupt: watch(SignalKind::interrupt())?, terminate: watch(SignalKind::terminate())? })
+    }
+
+    async fn wait(mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::quiet(exit::INTERRUPTED),
+            _ = self.terminate.recv() => Exit::quiet(exit::TERMINATED),
+        }
     }
 }
 
