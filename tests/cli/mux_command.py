@@ -78,3 +78,11 @@ class Mux:
             if process.poll() is None:
                 process.kill()
             process.communicate(timeout=DEADLINE)
+
+
+def wait_for(happened):
+    """Waits until it has; a test that waits for ever has failed."""
+    give_up = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,8 +1,13 @@
 """`mux bench` measures and says so in the agreed form; what it measures is no test's business."""
 
 import json
+import os
+import pathlib
+import signal
 
 import pytest
+
+from mux_command import DEADLINE, wait_for
 
 NUMBERS = ["value", "min", "max", "ratio", "cpu_client_s", "cpu_server_s", "rss_client", "rss_server"]
 SCENARIOS = ["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64", "idle"]
@@ -57,3 +62,33 @@ def test_the_scenarios_are_listed(mux):
     ended = mux.run("bench", "--list")
     assert ended.returncode == 0
     assert [line.split()[0] for line in ended.stdout.decode().splitlines()] == SCENARIOS
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_end_in_mid_run_leaves_nothing_behind(mux, place, number):
+    os.environ["TMPDIR"] = str(place)
+    try:
+        process = mux.start("bench", "--backend", "unix", "--scenario", "bulk1", "--seconds", "600")
+    finally:
+        del os.environ["TMPDIR"]
+    wait_for(lambda: len(children(process.pid)) == 2 and list(place.iterdir()))
+    workers = children(process.pid)
+    process.send_signal(number)
+    process.wait(timeout=DEADLINE)
+    wait_for(lambda: not any(runs(worker) for worker in workers))
+    if number != signal.SIGKILL:
+        assert list(place.iterdir()) == []
+
+
+def children(pid):
+    tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def runs(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # An orphan that has ended may wait for whoever adopted it.
+    return state != "Z"

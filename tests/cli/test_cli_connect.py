@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mux_command import DEADLINE
+from mux_command import DEADLINE, wait_for
 
 MIB = 1 << 20
 
@@ -162,10 +162,3 @@ def test_a_directory_as_stdin_is_an_error(mux, url):
         os.close(directory)
     _, err = client.communicate(timeout=DEADLINE)
     assert client.returncode == 1 and b"stdin" in err, err
-
-
-def wait_for(happened):
-    give_up = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
