@@ -1,10 +1,11 @@
-//! Byte streams by URL: TCP and Unix sockets.
+//! Byte streams by URL: TCP and Unix sockets; and TLS for every backend.
 //!
 //! A transport knows nothing of wires: it connects and accepts ordered byte streams. Each kind has a file of its own;
 //! what depends on the platform stays inside it.
 
 mod socket;
 mod tcp;
+pub mod tls;
 #[cfg(unix)]
 mod unix;
 

@@ -1,0 +1,1 @@
+//! libmux over QUIC.

@@ -1,0 +1,63 @@
+//! Certificates for development.
+
+use mux_api::{Error, ErrorKind, Origin, Result};
+
+/// A certificate that nobody vouches for, to be trusted by its pin.
+#[derive(Clone, Debug)]
+pub struct SelfSigned {
+    /// The certificate, PEM.
+    pub cert_pem: String,
+    /// Its private key, PEM.
+    pub key_pem: String,
+    /// The SHA-256 of its DER.
+    pub pin: [u8; 32],
+}
+
+/// Makes a certificate valid for `names` (DNS names and addresses).
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for a name that no certificate can hold.
+pub fn self_signed(names: &[&str]) -> Result<SelfSigned> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| {
+        Error::new(
+            ErrorKind::InvalidInput,
+            Origin::Local,
+            format!("no certificate can be made for these names: {error}"),
+        )
+    })?;
+    Ok(SelfSigned {
+        cert_pem: made.cert.pem(),
+        key_pem: made.signing_key.serialize_pem(),
+        pin: super::pin_of(made.cert.der()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_can_be_used_by_a_listener_and_a_dialer() {
+        let made = self_signed(&["localhost", "127.0.0.1"]).expect("makes");
+        let mut config = mux_api::TlsConfig::default();
+        config.identity_pem = Some((made.cert_pem.clone().into_bytes(), made.key_pem.into_bytes()));
+        config.ca_pem = Some(made.cert_pem.into_bytes());
+        let wants = crate::tls::Wants { alpn: &["libmux/1"], tls13_only: true };
+        crate::tls::server_config(&config, wants).expect("listens");
+        crate::tls::client_config(&config, wants).expect("dials");
+        assert!(crate::tls::pin_text(&made.pin).starts_with("sha256:"));
+        assert!(self_signed(&["\u{fc}"]).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let wants = crate::tls::Wants { alpn: &["libmux/1"], tls13_only: true };
+        let mut config = mux_api::TlsConfig::default();
+        let error = crate::tls::server_config(&config, wants).expect_err("no certificate");
+        assert!(error.message().contains("cert=PATH"), "{error}");
+        config.identity_files = Some(("/nonexistent.pem".into(), "/nonexistent.key".into()));
+        let error = crate::tls::server_config(&config, wants).expect_err("no file");
+        assert!(error.message().contains("/nonexistent.pem"), "{error}");
+    }
+}
