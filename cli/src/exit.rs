@@ -75,9 +75,12 @@ pub(crate) fn explain(error: &Error) -> String {
     // Writing to a string cannot fail.
     let _ = write!(text, " ({:?} by {who}", error.kind());
     if let Some(code) = error.code() {
-        let _ = write!(text, ", code {code}");
+        // Most messages name the code; one that does not is completed.
+        if !error.message().contains(&code.to_string()) {
+            let _ = write!(text, ", code {code}");
+        }
         if let Some(meaning) = libmux::codes::describe(code) {
-            let _ = write!(text, ": {meaning}");
+            let _ = write!(text, ", {meaning}");
         }
     }
     if error.is_retry_safe() {
@@ -112,6 +115,8 @@ mod tests {
     fn an_error_names_who_and_code_and_whether_to_retry() {
         let error = Error::new(ErrorKind::Reset, Origin::Peer, "the channel was reset").with_code(7);
         assert_eq!(explain(&error), "the channel was reset (Reset by the peer, code 7)");
+        let named = Error::new(ErrorKind::Reset, Origin::Peer, "reset with code 7").with_code(7);
+        assert_eq!(explain(&named), "reset with code 7 (Reset by the peer)");
         let refused = error.clone().with_code(libmux::codes::REFUSED).retry_safe(true);
         assert!(explain(&refused).contains("no room for another channel, safe to retry"), "{}", explain(&refused));
     }
