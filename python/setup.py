@@ -52,6 +52,11 @@ def soname(library: Path) -> str:
 class BuildNative(build_ext):
     """Finds or builds libmux before the extension, and puts it beside the extension."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        # pip builds in the checkout: what an earlier build left there may belong to another library.
+        self.force = True
+
     def build_extension(self, ext):
         if os.environ.get("MUX_SYSTEM") == "1":
             flags = subprocess.run(["pkg-config", "--libs", "libmux"], check=True, stdout=subprocess.PIPE)

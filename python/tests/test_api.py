@@ -178,9 +178,11 @@ def test_draining_refuses_new_channels(connected):
 def test_configuration_reaches_the_library(connected):
     config = libmux.Config(max_channels=1, keepalive=0.5, options={"window": "64k"})
     dialing, accepting = connected(config)
-    with dialing.open(), accepting.accept(timeout=10):
-        with pytest.raises(TimeoutError):
-            dialing.open(timeout=0.2)
+    with dialing.open(), accepting.accept(timeout=10), dialing.open() as beyond:
+        beyond.settimeout(10)
+        with pytest.raises(ConnectionRefusedError) as refused:
+            beyond.recv(1)
+        assert refused.value.retry_safe and refused.value.origin is libmux.Origin.PEER
 
 
 def test_version_is_the_packages():

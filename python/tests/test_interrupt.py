@@ -54,13 +54,6 @@ with accepting.accept(timeout=10) as channel: assert channel.label == b"late"
 dialing, accepting = pair()
 waiting(accepting.accept, timeout=1000)
 """,
-    "session.open": """
-dialing, accepting = pair(libmux.Config(max_channels=1))
-first, theirs = dialing.open(), accepting.accept()
-waiting(dialing.open)
-first.abort(); theirs.abort()
-dialing.open(timeout=10).close()
-""",
     "session.wait_closed": """
 dialing, accepting = pair()
 waiting(dialing.wait_closed)

@@ -80,9 +80,9 @@ class Channel(Handle):
         """Receives into a writable buffer, at most `nbytes` (0: its length); 0 is the clean end."""
         if nbytes < 0:
             raise ValueError("negative nbytes")
-        with memoryview(buffer) as view:
-            size = min(nbytes, view.nbytes) if nbytes else view.nbytes
-            return self._read(ffi.from_buffer(view, require_writable=True), size) if size else 0
+        with ffi.from_buffer(buffer, require_writable=True) as target:
+            size = min(nbytes, len(target)) if nbytes else len(target)
+            return self._read(target, size) if size else 0
 
     def _read(self, target: Any, size: int) -> int:
         received: int = lib.mux_read(self._native, target, size, 0, 0)
@@ -95,8 +95,8 @@ class Channel(Handle):
 
     def send(self, data: Buffer) -> int:
         """Sends some of `data`, waiting until at least one byte is taken; returns how many were."""
-        with memoryview(data) as view:
-            return self._write(ffi.from_buffer(view), view.nbytes, 0, self._timeout) if view.nbytes else 0
+        with ffi.from_buffer(data) as source:
+            return self._write(source, len(source), 0, self._timeout) if len(source) else 0
 
     def sendall(self, data: Buffer, *, finish: bool = False) -> None:
         """Sends all of `data`; with `finish`, data and end of this direction travel together.
@@ -105,8 +105,8 @@ class Channel(Handle):
         """
         flags = lib.MUX_IO_FIN if finish else 0
         deadline = time.monotonic() + self._timeout if self._timeout else None
-        with memoryview(data) as view:
-            source, size, sent = ffi.from_buffer(view), view.nbytes, 0
+        with ffi.from_buffer(data) as source:
+            size, sent = len(source), 0
             if not size and finish:
                 self.finish()
             while sent < size:
@@ -204,9 +204,7 @@ class Channel(Handle):
         self._finalize(self.abort)
 
     def __repr__(self) -> str:
-        if self._closed:
-            return "<libmux.Channel closed>"
-        return f"<libmux.Channel id={self.id} label={self.label!r}>"
+        return self._named(lib.MUX_INFO_LABEL)
 
 
 class _ChannelIO(io.RawIOBase):

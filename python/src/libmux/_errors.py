@@ -64,8 +64,8 @@ class Error(OSError):
     """What kind of failure it is; a plain int where this package is older than the library."""
     origin: Origin | None
     """Who caused it; None where the library did not say."""
-    code: int
-    """The reset, stop, refusal or close code that came with it, else 0."""
+    code: int | None
+    """The reset, stop, refusal or close code that came with it; None where the library did not say."""
     retry_safe: bool
     """True when the peer is known not to have acted on the failed work."""
     detail: int
@@ -73,7 +73,7 @@ class Error(OSError):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.status, self.origin, self.code, self.retry_safe, self.detail = Status.EINTERNAL, None, 0, False, 0
+        self.status, self.origin, self.code, self.retry_safe, self.detail = Status.EINTERNAL, None, None, False, 0
 
 
 class WouldBlockError(Error, BlockingIOError):

@@ -88,6 +88,16 @@ class Handle:
                 return bytes(ffi.buffer(buffer, length))
             size = length
 
+    def _named(self, key: int) -> str:
+        """For `__repr__`, which may be called on anything, at any time."""
+        kind = f"libmux.{type(self).__name__}"
+        if self._closed:
+            return f"<{kind} closed>"
+        try:
+            return f"<{kind} {self._info(key).decode('utf-8', 'backslashreplace')}>"
+        except (OSError, RuntimeError):
+            return f"<{kind} ended>"
+
     def _finalize(self, end: Callable[[], None]) -> None:
         """For `__del__`: warns about an object nobody closed, and ends it."""
         # Nothing is left to do for what was closed, half made, inherited over fork(), or met at interpreter exit.

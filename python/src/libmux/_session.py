@@ -155,7 +155,11 @@ class Session(Handle):
             ready = ffi.new("uint32_t *")
             return lib.mux_wait(self._h, lib.MUX_EV_CLOSED, 0, ready)  # type: ignore[no-any-return]
 
-        self._do(self._receiving, lib.MUX_EV_CLOSED, timeout, call)
+        try:
+            self._do(self._sending, lib.MUX_EV_CLOSED, timeout, call)
+        except ClosedError as error:
+            # By another thread of ours, meanwhile.
+            return error
         return self.cause or error_from(lib.MUX_ECLOSED)
 
     def _connected(self) -> None:
@@ -178,7 +182,7 @@ class Session(Handle):
         self._finalize(self.close)
 
     def __repr__(self) -> str:
-        return "<libmux.Session closed>" if self._closed else f"<libmux.Session {self.info.url}>"
+        return self._named(lib.MUX_INFO_URL)
 
 
 class Listener(Handle):
@@ -226,7 +230,7 @@ class Listener(Handle):
         self._finalize(self.close)
 
     def __repr__(self) -> str:
-        return "<libmux.Listener closed>" if self._closed else f"<libmux.Listener {self.url}>"
+        return self._named(lib.MUX_INFO_URL)
 
 
 def connect(

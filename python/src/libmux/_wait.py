@@ -88,19 +88,24 @@ local = _Local()
 
 
 class Side:
-    """One direction of waiting on an object: the library keeps one watch for it, so one thread waits at a time."""
+    """The threads that wait on one side of an object, for which the library keeps a single watch.
 
-    __slots__ = ("_lock", "_queue")
+    The first of them, the leader, owns the watch, for the events of all. It leaves when it has what it waited for, and
+    wakes the next, which looks for itself and takes over the watch.
+    """
+
+    __slots__ = ("_lock", "_waiting")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: _Queue | None = None
+        # Reentrant, for signal handlers that wait on the very object their thread waits on.
+        self._lock = threading.RLock()
+        self._waiting: list[tuple[_Queue, int]] = []
 
     def wake(self) -> None:
-        """Makes the thread that waits look again."""
-        queue = self._queue
-        if queue is not None:
-            queue.wake()
+        """Makes every thread that waits look again."""
+        with self._lock:
+            for queue, _ in self._waiting:
+                queue.wake()
 
     def wait(self, handle: int, events: int, timeout: float | None, attempt: Callable[[], int]) -> int:
         """Repeats `attempt` whenever one of `events` happens, until it gives something other than AGAIN.
@@ -108,23 +113,48 @@ class Side:
         Returns AGAIN when the timeout has passed. `attempt` raises when another thread has closed the object.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-            return AGAIN
+        queue = local.take()
+        me = (queue, events)
         try:
-            queue = local.take()
-            try:
-                # From here on close() finds the queue and wakes it; what it closed before is seen by the attempt.
-                self._queue = queue
-                while (result := attempt()) == AGAIN:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        break
-                    queue.watch(handle, events)
-                    queue.sleep(left)
-                return result
-            finally:
-                self._queue = None
-                queue.unwatch(handle)
-                local.idle.append(queue)
+            # From here on close() finds the queue and wakes it; what it closed before is seen by the attempt.
+            self._join(me)
+            while (result := attempt()) == AGAIN:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                if wanted := self._wanted(me):
+                    queue.watch(handle, wanted)
+                queue.sleep(left)
+            return result
         finally:
-            self._lock.release()
+            self._leave(me)
+            queue.unwatch(handle)
+            local.idle.append(queue)
+
+    def _join(self, me: tuple[_Queue, int]) -> None:
+        with self._lock:
+            self._waiting.append(me)
+            leader, watched = self._waiting[0]
+            if me[1] & ~watched:
+                # Its watch has to grow.
+                leader.wake()
+
+    def _wanted(self, me: tuple[_Queue, int]) -> int:
+        """What to watch for: the events of all for the leader, nothing for the others."""
+        with self._lock:
+            if self._waiting[0] is not me:
+                return 0
+            wanted = me[1]
+            for queue, events in self._waiting:
+                if events != me[1]:
+                    # What woke the leader may have been meant for this one.
+                    queue.wake()
+                wanted |= events
+            return wanted
+
+    def _leave(self, me: tuple[_Queue, int]) -> None:
+        with self._lock:
+            if me in self._waiting:
+                self._waiting.remove(me)
+            if self._waiting:
+                self._waiting[0][0].wake()
