@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use libmux::{Channel, Config, ErrorKind, Listener, Session};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::exit::{Exit, explain, print_line};
 use crate::{relay, stdio};
@@ -64,20 +65,30 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
 
 /// The first channel on stdin and stdout, as nc does; nothing else is served.
 async fn serve_one(listener: Listener) -> Result<(), Exit> {
-    let (session, channel) = loop {
-        let session = listener.accept().await.map_err(|error| Exit::from_mux("cannot accept sessions", &error))?;
-        tracing::info!("session from {}: {}", peer(&session), session.capabilities());
-        match session.accept().await {
-            Ok(channel) => break (session, channel),
-            // It came and went, like a port scan: the next one may mean it.
-            Err(error) => tracing::warn!("session from {}: no channel: {}", peer(&session), explain(&error)),
-        }
-    };
+    let (session, channel) = first_channel(&listener).await?;
     log_channel(&session, &channel);
     listener.close();
     session.drain();
     let carried = stdio::carry(channel).await;
     stdio::close(&session, carried).await
+}
+
+/// A session may take its time, or come and go without a channel like a port scan: it does not hold up the others.
+async fn first_channel(listener: &Listener) -> Result<(Session, Channel), Exit> {
+    let mut waiting = JoinSet::new();
+    loop {
+        tokio::select! {
+            session = listener.accept() => {
+                let session = session.map_err(|error| Exit::from_mux("cannot accept sessions", &error))?;
+                tracing::info!("session from {}: {}", peer(&session), session.capabilities());
+                waiting.spawn(async move { (session.accept().await, session) });
+            }
+            Some(Ok((opened, session))) = waiting.join_next() => match opened {
+                Ok(channel) => return Ok((session, channel)),
+                Err(error) => tracing::warn!("session from {}: no channel: {}", peer(&session), explain(&error)),
+            },
+        }
+    }
 }
 
 async fn serve(session: Session, service: Arc<Service>) {

@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -75,6 +76,16 @@ def test_without_the_url_stdout_is_the_channel_alone(mux, place):
     server = mux.start("listen", "--no-url", f"qmux+unix://{place}/m.sock")
     wait_for(lambda: (place / "m.sock").exists())
     assert mux.run("connect", f"qmux+unix://{place}/m.sock", stdin=b"hello").returncode == 0
+    assert server.communicate(timeout=DEADLINE)[0] == b"hello"
+    assert server.returncode == 0
+
+
+def test_a_silent_session_does_not_hold_up_the_first_channel(mux):
+    server, dial = mux.listen("qmux://127.0.0.1:0")
+    host, port = dial.rpartition("/")[2].rsplit(":", 1)
+    with socket.create_connection((host, int(port))):
+        time.sleep(0.1)
+        assert mux.run("connect", dial, stdin=b"hello").returncode == 0
     assert server.communicate(timeout=DEADLINE)[0] == b"hello"
     assert server.returncode == 0
 
