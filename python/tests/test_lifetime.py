@@ -178,20 +178,38 @@ with libmux.connect({url!r}) as session, session.open() as channel:
         server.stdout.close()
 
 
+def is_cut_off(listener, script, *options, status=0):
+    """Runs a client that ends without closing a channel once it was accepted; checks how that looks from here."""
+    accepted = []
+
+    def serve():
+        accepted.append(listener.accept(timeout=20))
+        accepted.append(accepted[0].accept(timeout=20))
+        accepted[1].sendall(b"go")
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    done = run(script, *options, status=status)
+    serving.join()
+    session, channel = accepted
+    with session, channel:
+        channel.settimeout(20)
+        with pytest.raises(ConnectionError):
+            while channel.recv(100):
+                pass
+    return done
+
+
 def test_exit_with_everything_open_neither_hangs_nor_looks_complete(url):
     with libmux.listen(url) as listener:
         script = f"""
 session = libmux.connect({listener.url!r})
 channel = session.open()
 channel.sendall(b"half")
+channel.recv(2)
 """
-        done = run(script, "-X", "dev")
-        assert "unclosed <libmux.Channel" in done.stderr or "unclosed <libmux.Session" in done.stderr
-        with listener.accept(timeout=10) as session, session.accept(timeout=10) as channel:
-            channel.settimeout(10)
-            with pytest.raises(ConnectionError):
-                while channel.recv(100):
-                    pass
+        done = is_cut_off(listener, script, "-X", "dev")
+        assert "unclosed <libmux.Channel" in done.stderr and "unclosed <libmux.Session" in done.stderr
 
 
 def test_exit_with_waiting_daemon_threads_is_quiet():
@@ -216,11 +234,7 @@ def test_a_crash_is_no_clean_end(url):
         script = f"""
 with libmux.connect({listener.url!r}) as session, session.open() as channel:
     channel.sendall(b"half")
+    channel.recv(2)
     raise SystemExit("crashed")
 """
-        run(script, status=1)
-        with listener.accept(timeout=10) as session, session.accept(timeout=10) as channel:
-            channel.settimeout(10)
-            with pytest.raises(ConnectionError):
-                while channel.recv(100):
-                    pass
+        is_cut_off(listener, script, status=1)

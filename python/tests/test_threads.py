@@ -95,8 +95,8 @@ def test_closing_sessions_and_listeners_sends_the_waiting_threads_away(connected
     waiting = [pool.submit(dialing.accept), pool.submit(dialing.wait_closed)]
     time.sleep(0.1)
     dialing.close()
-    for future in waiting:
-        assert isinstance(future.exception(10), libmux.ClosedError)
+    assert isinstance(waiting[0].exception(10), libmux.ClosedError)
+    assert isinstance(waiting[1].result(10), libmux.ClosedError)
     accepting.close()
     listener = libmux.listen(url)
     future = pool.submit(listener.accept)
