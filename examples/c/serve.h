@@ -61,6 +61,8 @@ static inline int serve(const char *url) {
   mux_config defaults = {0};
   mux_listener listener;
   mux_error e = {.struct_size = sizeof e};
+  signal(SIGINT, on_signal);
+  signal(SIGTERM, on_signal);
   if (mux_listen(url, defaults, 10000, &listener, &e) != MUX_OK) {
     fprintf(stderr, "%s: %s\n", url, e.message);
     return EXIT_FAILURE;
@@ -69,9 +71,6 @@ static inline int serve(const char *url) {
   int64_t len = mux_info(listener.h, MUX_INFO_URL, dial, sizeof dial);
   printf("%.*s\n", (int)(len < (int64_t)sizeof dial ? len : (int64_t)sizeof dial), dial);
   fflush(stdout);
-
-  signal(SIGINT, on_signal);
-  signal(SIGTERM, on_signal);
   while (!stopping) {
     mux_session session;
     /* A timeout, because a signal that arrives just before the call would not interrupt it. */
