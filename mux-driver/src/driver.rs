@@ -128,7 +128,9 @@ impl<W: Wire> Driver<W> {
                 return Poll::Pending;
             }
             state.sent_since_turn = false;
-            state.unblocked(&mut self.wakes);
+            if state.unblocked(&mut self.wakes) {
+                cx.waker().wake_by_ref();
+            }
             if !state.conn.has_output() {
                 state.flushed(&mut self.wakes);
                 drop(state);

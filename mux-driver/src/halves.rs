@@ -29,13 +29,8 @@ impl<W: Wire> DrivenSend<W> {
     fn write_direct(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], total: usize) -> Sent {
         let mut state = self.shared.state();
         if state.blocked {
-            // Alone on the session, waiting for the transport is cheaper than copying what it will take soon.
-            if state.conn.is_alone(self.key) && state.next_writer.is_none_or(|key| key == self.key) {
-                state.next_writer = Some(self.key);
-                state.wait_send(self.key, cx.waker());
-                return Sent::Waiting;
-            }
-            return Sent::Nothing;
+            // Waiting for the transport is cheaper than copying what it will take soon.
+            return if state.wait_direct(self.key, cx.waker()) { Sent::Waiting } else { Sent::Nothing };
         }
         let Some(mut writer) = self.shared.idle_writer() else { return Sent::Nothing };
         let mut wakes = Wakes::default();
@@ -133,6 +128,10 @@ impl<W: Wire> SendOps for DrivenSend<W> {
 
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
         let mut state = self.shared.state();
+        // A large write would wait, so a poll that said "writable" would make its caller spin.
+        if state.blocked && state.wait_direct(self.key, cx.waker()) {
+            return Poll::Pending;
+        }
         // Woken at half (the connection says why), so that more cannot be waited for.
         let enough = min.clamp(1, state.conn.send_limit() / 2);
         match state.conn.room(self.key) {

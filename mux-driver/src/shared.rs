@@ -1,5 +1,6 @@
 //! What the driver, the session and its halves share: the connection and everybody who waits for it.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 
@@ -10,6 +11,9 @@ use crate::writer::Writer;
 
 /// About so many bytes are handed to the transport at once: what is handed over can no longer be overtaken.
 pub(crate) const BATCH: usize = 256 * 1024;
+
+/// Writers woken together: with 64 KiB each they fill what a socket takes at once.
+const WRITERS: usize = 16;
 
 pub(crate) struct Shared<W> {
     state: Mutex<State<W>>,
@@ -28,8 +32,8 @@ pub(crate) struct State<W> {
     pub(crate) flushing: Option<Waker>,
     /// Halves that wait until the transport has taken everything.
     pub(crate) flushing_halves: Vec<Key>,
-    /// The half that sends from its own buffer as soon as the transport takes more.
-    pub(crate) next_writer: Option<Key>,
+    /// Halves that send from their callers' buffers as soon as the transport takes more, by urgency.
+    writers: [VecDeque<Key>; 8],
     /// The driver's task.
     pub(crate) driver: Waker,
     /// The driver was woken and has not had its turn yet.
@@ -46,6 +50,8 @@ pub(crate) struct State<W> {
 struct HalfWakers {
     send: Option<Waker>,
     recv: Option<Waker>,
+    /// In `writers`.
+    writes_next: bool,
 }
 
 /// Tasks to wake once the lock is released.
@@ -74,7 +80,7 @@ impl<W: Wire> Shared<W> {
             establishing: None,
             flushing: None,
             flushing_halves: Vec::new(),
-            next_writer: None,
+            writers: Default::default(),
             driver: Waker::noop().clone(),
             driver_woken: false,
             sent_since_turn: false,
@@ -177,11 +183,28 @@ impl<W: Wire> State<W> {
         }
     }
 
-    /// The transport takes bytes again: whoever waited to send from its own buffer may try.
-    pub(crate) fn unblocked(&mut self, wakes: &mut Wakes) {
-        if let Some(key) = self.next_writer.take() {
-            wakes.add(self.halves.get_mut(key.index()).and_then(|half| half.send.take()));
+    /// Waits until the transport takes more, to send from the caller's buffer then; `false` when the bytes have to be
+    /// buffered because others of the channel go first, or cannot be sent yet.
+    pub(crate) fn wait_direct(&mut self, key: Key, waker: &Waker) -> bool {
+        let Some(urgency) = self.conn.direct_urgency(key) else { return false };
+        self.wait_send(key, waker);
+        if !std::mem::replace(&mut self.slot(key).writes_next, true) {
+            self.writers[usize::from(urgency)].push_back(key);
         }
+        true
+    }
+
+    /// The transport takes bytes again: some of those who wait to send from their own buffers may try, the most urgent
+    /// first. `true` when others still wait; they must be given their turn even if the first ones do not use theirs.
+    #[must_use]
+    pub(crate) fn unblocked(&mut self, wakes: &mut Wakes) -> bool {
+        for _ in 0..WRITERS {
+            let Some(key) = self.writers.iter_mut().find_map(VecDeque::pop_front) else { return false };
+            let half = self.slot(key);
+            half.writes_next = false;
+            wakes.add(half.send.take());
+        }
+        self.writers.iter().any(|queue| !queue.is_empty())
     }
 
     /// The transport has taken everything handed over: those who wait for that look again.
@@ -202,7 +225,11 @@ impl<W: Wire> State<W> {
 
     /// Forgets who waited on a half that is gone: its number may be another channel's next.
     pub(crate) fn forget_send(&mut self, key: Key) {
-        self.slot(key).send = None;
+        let half = self.slot(key);
+        half.send = None;
+        if std::mem::take(&mut half.writes_next) {
+            self.writers.iter_mut().for_each(|queue| queue.retain(|waiting| *waiting != key));
+        }
     }
 
     /// As [`forget_send`](Self::forget_send).

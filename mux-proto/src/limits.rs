@@ -69,8 +69,10 @@ impl Limits {
     /// smoothly and the budget is never used up by windows above the minimum.
     pub fn initial_window(&self, available: u64, budget: u64) -> u32 {
         let share = if budget == 0 { 0.0 } else { (available as f64 / budget as f64).min(1.0) };
-        let size = (f64::from(self.window) * share * share) as u32;
-        size.clamp(Self::MIN_WINDOW, self.window)
+        // A budget smaller than the window still has room for several channels.
+        let most = self.window.min(u32::try_from(budget / 4).unwrap_or(u32::MAX)).max(Self::MIN_WINDOW);
+        let size = (f64::from(most) * share * share) as u32;
+        size.clamp(Self::MIN_WINDOW, most)
     }
 }
 
@@ -92,5 +94,13 @@ mod tests {
         assert!(used < budget, "10,000 channels fit: {used}");
         assert_eq!(limits.initial_window(budget, budget), limits.window);
         assert_eq!(limits.initial_window(5, 0), Limits::MIN_WINDOW);
+    }
+
+    #[test]
+    fn the_smallest_budget_has_room_for_several_channels() {
+        let limits = Limits::from_config(&Config::default());
+        let budget = 65_536;
+        let used = (0..16).fold(0, |used, _| used + u64::from(limits.initial_window(budget - used, budget)));
+        assert!(used <= budget, "{used}");
     }
 }

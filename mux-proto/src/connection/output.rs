@@ -47,11 +47,11 @@ impl<W: Wire> Connection<W> {
         self.schedule.waiting
     }
 
-    /// Whether the channel could send at once and nothing else wants to.
-    pub fn is_alone(&self, key: Key) -> bool {
-        let ready =
-            |channel: &crate::channel::Channel| channel.state.remote().is_some() && channel.send.is_ready_and_empty();
-        self.schedule.waiting == 0 && self.cause.is_none() && self.table.get(key).is_some_and(ready)
+    /// The channel's urgency, if bytes could be sent from the caller's buffer but for the transport.
+    pub fn direct_urgency(&self, key: Key) -> Option<u8> {
+        let channel = self.table.get(key)?;
+        let ready = channel.state.remote().is_some() && channel.send.is_ready_and_empty();
+        (ready && self.cause.is_none()).then_some(channel.priority.urgency())
     }
 
     /// Moves what is to be sent into `batch`, until it holds about `most` bytes.
