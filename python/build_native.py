@@ -29,8 +29,8 @@ def header() -> Path:
         if path.is_file():
             return path
     raise SystemExit(
-        f"mux.h not found (looked at {', '.join(map(str, candidates))}): build from a checkout of libmux, set LIBMUX_DIR"
-        " to the directory of libmux.so, or set MUX_SYSTEM=1 where libmux is installed"
+        f"mux.h not found (looked at {', '.join(map(str, candidates))}): build from a checkout of libmux,"
+        " set LIBMUX_DIR to the directory of libmux.so, or set MUX_SYSTEM=1 where libmux is installed"
     )
 
 
@@ -44,11 +44,12 @@ def declarations(path: Path) -> str:
             stub.parent.mkdir(parents=True, exist_ok=True)
             stub.touch()
         base = [*compiler, "-E", "-x", "c", "-std=c99", "-nostdinc", f"-I{stubs}", "-D__attribute__(x)="]
-        run = lambda *flags: subprocess.run(
-            [*base, *flags, str(path)], check=True, stdout=subprocess.PIPE, universal_newlines=True
-        ).stdout
-        text, macros = run("-P"), run("-dM")
-    constants = re.findall(r"^#define (MUX_\w+) \(?(?:-?\d\w*|-?0x\w+|U?INT(?:32|64)_C\(\w+\))\)?$", macros, re.MULTILINE)
+        text, macros = (
+            subprocess.run([*base, flag, str(path)], check=True, stdout=subprocess.PIPE).stdout.decode()
+            for flag in ("-P", "-dM")
+        )
+    number = r"\(?(?:-?\d\w*|U?INT(?:32|64)_C\(\w+\))\)?"
+    constants = re.findall(rf"^#define (MUX_\w+) {number}$", macros, re.MULTILINE)
     return text + "".join(f"#define {name} ...\n" for name in sorted(constants))
 
 

@@ -26,7 +26,7 @@ def cargo_build() -> Path:
     # Built alone (-p): cargo unifies the features of what it builds together.
     command = ["cargo", "build", "--release", "-p", "mux-capi", "--message-format=json-render-diagnostics"]
     try:
-        built = subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, universal_newlines=True)
+        built = subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True)
     except FileNotFoundError:
         sys.exit("cargo not found: install a Rust toolchain, or set LIBMUX_DIR or MUX_SYSTEM=1")
     except subprocess.CalledProcessError as error:

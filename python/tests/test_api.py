@@ -5,7 +5,6 @@ import threading
 
 import libmux
 import pytest
-
 from conftest import url_for
 
 
@@ -124,23 +123,21 @@ def test_a_clean_block_closes_and_a_failed_one_aborts(sessions):
         ours.sendall(b"whole")
     with accepting.accept(timeout=10) as theirs:
         assert read_all(theirs) == b"whole"
-    with pytest.raises(ZeroDivisionError):
-        with dialing.open() as ours:
-            ours.sendall(b"half")
-            theirs = accepting.accept(timeout=10)
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), dialing.open() as ours:
+        ours.sendall(b"half")
+        theirs = accepting.accept(timeout=10)
+        raise ZeroDivisionError
     with theirs, pytest.raises(ConnectionResetError):
         read_all(theirs)
 
 
 def test_a_failed_session_block_leaves_no_clean_end(connected):
     dialing, accepting = connected()
-    with pytest.raises(ZeroDivisionError):
-        with dialing:
-            ours = dialing.open()
-            ours.sendall(b"half")
-            theirs = accepting.accept(timeout=10)
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), dialing:
+        ours = dialing.open()
+        ours.sendall(b"half")
+        theirs = accepting.accept(timeout=10)
+        raise ZeroDivisionError
     with theirs, pytest.raises(ConnectionError):
         read_all(theirs)
     ours.close()

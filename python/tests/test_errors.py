@@ -10,7 +10,6 @@ import time
 
 import libmux
 import pytest
-
 from conftest import url_for
 
 

@@ -137,5 +137,5 @@ assert ours.recv(100) == b"outer"
 print("both")
 """
     command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", script]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.returncode) == ("both\n", 0), done.stderr

@@ -9,13 +9,12 @@ import threading
 
 import libmux
 import pytest
-
 from conftest import eventually, url_for
 
 
 def run(script, *options, status=0):
     command = [sys.executable, *options, "-c", "import libmux\n" + script]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == status, done.stderr
     return done
 

@@ -42,7 +42,7 @@ def library_dir():
 
 def compile_c(library_dir, source, program):
     """Compiles a C program against the checkout's header."""
-    flags = "-std=c11 -O1 -g -pthread -Wall -Wextra -Wpedantic -Werror".split()
+    flags = ["-std=c11", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     link = [f"-L{library_dir}", f"-Wl,-rpath,{library_dir}", "-lmux"]
     compiler = os.environ.get("CC", "cc")
     subprocess.run([compiler, *flags, f"-I{CHECKOUT / 'include'}", "-o", program, source, *link], check=True)

@@ -58,7 +58,7 @@ def tree(tmp_path):
 
 def call(examples, language, name, *arguments):
     command = [*map(str, examples[language, name]), *map(str, arguments)]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("server", LANGUAGES)

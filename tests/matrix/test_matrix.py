@@ -16,9 +16,9 @@ PAIRS = [
     ("rust", "c"),
     ("c", "rust"),
 ]
-CHECKS = "echo nolabel urgency many hello label halfclose sink reset seereset stop seestop".split()
-# What a peer that only echoes can answer.
+# What a peer that only echoes can answer, and the rest.
 ECHO_CHECKS = ["echo", "nolabel", "urgency", "many"]
+CHECKS = [*ECHO_CHECKS, "hello", "label", "halfclose", "sink", "reset", "seereset", "stop", "seestop"]
 
 both_urls = pytest.mark.parametrize("url", URLS)
 
@@ -56,6 +56,6 @@ def test_the_c_agent_echoes_for_the_command(run, programs, tmp_path, url):
 def test_the_command_does_not_take_a_reset_for_an_end(run, programs, tmp_path, url):
     agent = run("c", "listen", URLS[url](tmp_path), "serve")
     command = [*programs["cli"], "connect", agent.line(), "--label", "reset:77"]
-    done = subprocess.run(command, input=b"", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=90)
+    done = subprocess.run(command, input=b"", capture_output=True, timeout=90)
     assert done.returncode != 0
     assert b"77" in done.stderr

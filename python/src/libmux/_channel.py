@@ -6,9 +6,9 @@ import io
 import socket
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import IO, TYPE_CHECKING, Any, Callable, Union
 
-from ._errors import InvalidArgumentError, WouldBlockError
+from ._errors import WouldBlockError, check_code
 from ._handle import Handle, check_timeout
 from ._native import ffi, lib
 from ._wait import local
@@ -135,13 +135,15 @@ class Channel(Handle):
 
     def reset(self, code: int) -> None:
         """Abandons this direction: unsent data is dropped, and the peer's `recv` fails with `code`."""
+        check_code(code)
         self._control(lambda: lib.mux_reset(self._native, code))
 
     def stop(self, code: int) -> None:
         """Receives no more: what waits is dropped, and the peer's `send` fails with `code`."""
+        check_code(code)
         self._control(lambda: lib.mux_stop(self._native, code))
 
-    def _control(self, call: Any) -> None:
+    def _control(self, call: Callable[[], int]) -> None:
         self._check_open()
         status = call()
         if status < 0:
@@ -154,11 +156,10 @@ class Channel(Handle):
 
     def abort(self, code: int = 0) -> None:
         """The end for error paths: unsent data is dropped, and the peer sees `code` in both directions."""
-        if self._closed:
-            return
-        if lib.mux_abort(self._native, code) == lib.MUX_EINVAL:
-            raise InvalidArgumentError(f"code {code}: codes below 2^62-256 are allowed")
-        self._end()
+        check_code(code)
+        if not self._closed:
+            lib.mux_abort(self._native, code)
+            self._end()
 
     def makefile(
         self,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Mapping, Sequence
+from typing import Any
 
-from ._errors import InvalidArgumentError, check, new_detail
+from ._errors import InvalidArgumentError, check, invalid, new_detail
 from ._native import ffi, lib
 
 
@@ -102,7 +103,7 @@ def _set(native: Any, name: str, key: int, value: float) -> None:
     try:
         check(lib.mux_config_set_u64(native, key, int(value)))
     except (InvalidArgumentError, OverflowError) as error:
-        raise InvalidArgumentError(f"{name} is out of range") from error
+        raise invalid(f"{name} is out of range") from error
 
 
 def _apply_config(native: Any, config: Config) -> None:
@@ -112,7 +113,7 @@ def _apply_config(native: Any, config: Config) -> None:
             _set(native, item.name, item.metadata["key"], value * item.metadata["scale"])
     for name, text in config.options.items():
         if lib.mux_config_set_option(native, name.encode(), text.encode()) < 0:
-            raise InvalidArgumentError(f"option {name}={text}: unknown name or value out of range")
+            raise invalid(f"option {name}={text}: unknown name or value out of range")
 
 
 def _apply_tls(native: Any, tls: TLS) -> None:
@@ -121,7 +122,7 @@ def _apply_tls(native: Any, tls: TLS) -> None:
         pem = _pem(tls.ca)
         check(lib.mux_config_tls_ca(native, pem, len(pem), detail), detail)
     if (tls.cert is None) != (tls.key is None):
-        raise InvalidArgumentError("cert and key go together: give both, or neither")
+        raise invalid("cert and key go together: give both, or neither")
     if tls.cert is not None and tls.key is not None:
         cert, key = _pem(tls.cert), _pem(tls.key)
         check(lib.mux_config_tls_identity(native, cert, len(cert), key, len(key), detail), detail)

@@ -9,6 +9,9 @@ from typing import Any
 
 from ._native import ffi, lib
 
+# The 256 codes above it are the library's own.
+LARGEST_CODE = (1 << 62) - 257
+
 
 class Status(enum.IntEnum):
     """What kind of failure it is: the statuses of the C API."""
@@ -204,6 +207,19 @@ def error_from(status: int, detail: Any = None) -> Exception:
         error.origin = Origin(detail.origin) if detail.origin in Origin._value2member_map_ else None
     error.status = known
     return error
+
+
+def invalid(message: str) -> InvalidArgumentError:
+    """The exception for an argument that is not allowed; the message says what is."""
+    error = InvalidArgumentError(errno.EINVAL, message)
+    error.status, error.origin = Status.EINVAL, Origin.LOCAL
+    return error
+
+
+def check_code(code: int) -> None:
+    """Refuses what no reset, stop or close can carry."""
+    if not 0 <= code <= LARGEST_CODE:
+        raise invalid(f"code {code}: 0 to 2^62-257 is allowed, portably 0 to 2^32-1")
 
 
 def check(status: int, detail: Any = None) -> int:

@@ -17,7 +17,7 @@ _INFO_BYTES = 256
 class Handle:
     """Owns one handle of the C API. Its number is never reused within a process, so late calls are harmless."""
 
-    __slots__ = ("_native", "_h", "_closed", "_receiving", "_sending", "_pid", "__weakref__")
+    __slots__ = ("__weakref__", "_closed", "_h", "_native", "_pid", "_receiving", "_sending")
     _noun = "object"
 
     def __init__(self, native: Any) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING
 
 from ._channel import Channel
 from ._config import TLS, Config, native_config
-from ._errors import ClosedError, InvalidArgumentError, Origin, check, error_from, new_detail
+from ._errors import (
+    ClosedError,
+    InvalidArgumentError,
+    Origin,
+    Status,
+    check,
+    check_code,
+    error_from,
+    invalid,
+    new_detail,
+)
 from ._handle import Handle, check_timeout
 from ._native import ffi, lib
 
@@ -76,12 +87,17 @@ class Session(Handle):
         options.label, options.label_len = held, len(label)
         if urgency is not None:
             if not 0 <= urgency <= 7:
-                raise InvalidArgumentError(f"urgency {urgency}: 0 (most urgent) to 7 is allowed")
+                raise invalid(f"urgency {urgency}: 0 (most urgent) to 7 is allowed")
             options.urgency, options.incremental = urgency + 1, incremental
         out = ffi.new("mux_channel *")
-        self._do(
-            self._sending, lib.MUX_EV_OPEN, timeout, lambda: lib.mux_channel_open(self._native, options, 0, out)
-        )
+        try:
+            self._do(
+                self._sending, lib.MUX_EV_OPEN, timeout, lambda: lib.mux_channel_open(self._native, options, 0, out)
+            )
+        except InvalidArgumentError as error:
+            if error.status is Status.ETOOBIG:
+                raise invalid(f"label of {len(label)} bytes: at most 1024 are allowed, or what is configured") from None
+            raise
         return Channel(out, self)
 
     def accept(self, timeout: float | None = None) -> Channel:
@@ -137,15 +153,14 @@ class Session(Handle):
     def close(self, code: int = 0, reason: str = "") -> None:
         """The polite end: finished channels are delivered in the background, unfinished ones reset, then the peer is
         told `code` and `reason`."""
-        if self._closed:
-            return
-        if "\0" in reason:
-            raise InvalidArgumentError("a reason is text without NUL")
-        status = lib.mux_shutdown(self._h, code, reason.encode())
-        if status in (lib.MUX_EINVAL, lib.MUX_ETOOBIG):
-            raise InvalidArgumentError(f"code {code} with a reason of {len(reason.encode())} bytes: codes below "
-                                       "2^62-256 and reasons of at most 1024 bytes are allowed")
-        self._end()
+        check_code(code)
+        text = reason.encode()
+        if len(text) > 1024 or b"\0" in text:
+            raise invalid(f"a reason of {len(text)} bytes: at most 1024 are allowed, and no NUL")
+        if not self._closed:
+            # A session that is over already has its cause; then there is nobody left to tell.
+            lib.mux_shutdown(self._h, code, text)
+            self._end()
 
     def wait_closed(self, timeout: float | None = None) -> Exception:
         """Waits until the session has ended and its connection is released; returns why."""

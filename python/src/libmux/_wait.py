@@ -25,7 +25,7 @@ _SCRATCH_BYTES = 256 * 1024
 class _Queue:
     """A readiness queue and what goes with it; used by one wait at a time."""
 
-    __slots__ = ("_q", "_poll", "_events", "pid")
+    __slots__ = ("_events", "_poll", "_q", "pid")
 
     def __init__(self) -> None:
         self._q = ffi.new("mux_queue *")

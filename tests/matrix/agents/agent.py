@@ -1,5 +1,6 @@
 """The Python agent of the language matrix; see ../README.md."""
 
+import contextlib
 import hashlib
 import random
 import sys
@@ -49,10 +50,8 @@ def serve_channel(channel):
         elif what == b"reset":
             channel.sendall(b"partial")
             channel.reset(int(code))
-            try:
+            with contextlib.suppress(libmux.ResetError):
                 read_away(channel)
-            except libmux.ResetError:
-                pass
         elif label == b"seereset":
             try:
                 read_away(channel)
