@@ -1,6 +1,8 @@
 //! One shape for a bare transport and for a session, so that every scenario is written once.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libmux::{RecvHalf, SendHalf, Session, WriteFlags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,7 +75,36 @@ impl Rx for RecvHalf {
 }
 
 /// Dials TCP: a channel is a connection.
-pub(crate) struct TcpDial(pub(crate) String);
+pub(crate) struct TcpDial {
+    to: Vec<SocketAddr>,
+    opened: AtomicUsize,
+}
+
+impl TcpDial {
+    /// Dials the addresses in turn, many times each. A closed connection keeps its port for a minute; a client that has
+    /// used most of the 28,000 to one address spends its time in searching for a free one, and that would flatter
+    /// whatever is compared with tcp.
+    pub(crate) fn new(to: Vec<SocketAddr>) -> Self {
+        Self { to, opened: AtomicUsize::new(0) }
+    }
+
+    fn turn(&self) -> io::Result<SocketAddr> {
+        const TIMES: usize = 10_000;
+        let turn = self.opened.fetch_add(1, Ordering::Relaxed) / TIMES % self.to.len().max(1);
+        self.to.get(turn).copied().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+}
+
+/// Listens on the same free port of several loopback addresses, see [`TcpDial::new`]; on one where there are no more.
+pub(crate) async fn listen_tcp() -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?];
+    let port = listeners[0].local_addr()?.port();
+    for last in 2..=8 {
+        // Taken, or not there: the others do.
+        listeners.extend(TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).await);
+    }
+    Ok(listeners)
+}
 
 /// Dials a Unix socket: a channel is a connection.
 pub(crate) struct UnixDial(pub(crate) String);
@@ -83,7 +114,7 @@ impl Channels for TcpDial {
     type Rx = tcp::OwnedReadHalf;
 
     async fn next(&self) -> io::Result<(Self::Tx, Self::Rx)> {
-        split_tcp(TcpStream::connect(&self.0).await?)
+        split_tcp(TcpStream::connect(self.turn()?).await?)
     }
 }
 

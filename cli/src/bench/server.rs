@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::link::{Channels, Rx, Tx};
 use super::process::Snapshot;
@@ -31,12 +32,15 @@ struct Seen {
 
 /// Serves channels until the parent has asked for the report and hung up.
 pub(crate) async fn run<C: Channels>(
-    channels: C,
+    sources: Vec<C>,
     scenario: &Scenario,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     let seen = Arc::new(Seen::default());
-    let accepting = tokio::spawn(accept(channels, scenario.clone(), Arc::clone(&seen)));
+    let mut accepting = JoinSet::new();
+    for channels in sources {
+        accepting.spawn(accept(channels, scenario.clone(), Arc::clone(&seen)));
+    }
     let mut begin = (Snapshot::take(), 0);
     while let Some(command) = commands.recv().await {
         match command {
@@ -53,7 +57,6 @@ pub(crate) async fn run<C: Channels>(
             }
         }
     }
-    accepting.abort();
     Ok(())
 }
 
@@ -73,7 +76,7 @@ async fn all_held(seen: &Seen, expected: u64) -> Result<(), Trouble> {
 }
 
 async fn accept<C: Channels>(channels: C, scenario: Scenario, seen: Arc<Seen>) {
-    let mut held = Vec::with_capacity(if scenario.kind == Kind::Idle { scenario.channels } else { 0 });
+    let mut held = Vec::new();
     loop {
         match channels.next().await {
             Ok(channel) if scenario.kind == Kind::Idle => {

@@ -13,11 +13,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use libmux::{Budget, Config};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use super::backend::{Backend, Bare};
-use super::link::{Accepting, Opening, TcpDial, UnixDial};
+use super::link::{Accepting, Opening, TcpDial, UnixDial, listen_tcp};
 use super::process::{Snapshot, raise_descriptor_limit};
 use super::scenario::{Kind, Scenario};
 use super::{client, server};
@@ -202,20 +202,21 @@ async fn serve(
 ) -> Result<(), Trouble> {
     match backend {
         Backend::Bare(Bare::Tcp) => {
-            let listener = TcpListener::bind(at).await?;
-            say(&Said::Listening(listener.local_addr()?.to_string()))?;
-            server::run(listener, scenario, commands).await
+            let listeners = listen_tcp().await?;
+            let addresses = listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string()));
+            say(&Said::Listening(addresses.collect::<io::Result<Vec<_>>>()?.join(",")))?;
+            server::run(listeners, scenario, commands).await
         }
         Backend::Bare(Bare::Unix) => {
             let listener = UnixListener::bind(at)?;
             say(&Said::Listening(at.to_owned()))?;
-            server::run(listener, scenario, commands).await
+            server::run(vec![listener], scenario, commands).await
         }
         Backend::Mux(_) => {
             let listener = libmux::listen(at, &config(scenario)).await?;
             say(&Said::Listening(listener.url().to_owned()))?;
             let session = listener.accept().await?;
-            server::run(Accepting(session), scenario, commands).await
+            server::run(vec![Accepting(session)], scenario, commands).await
         }
     }
 }
@@ -228,7 +229,11 @@ async fn drive(
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     match backend {
-        Backend::Bare(Bare::Tcp) => client::run(TcpDial(at.to_owned()), scenario, measured, commands).await,
+        Backend::Bare(Bare::Tcp) => {
+            let to: Result<_, _> = at.split(',').map(str::parse).collect();
+            let to = to.map_err(|error| Trouble::Fail(format!("{at}: {error}")))?;
+            client::run(TcpDial::new(to), scenario, measured, commands).await
+        }
         Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, measured, commands).await,
         Backend::Mux(_) => {
             let session = libmux::dial(at, &config(scenario)).await?;
