@@ -64,6 +64,7 @@ impl Wire for Qmux {
         let frame = match kind {
             OPEN if (field(0), field(1), field(2)) == (RESERVED, MAGIC, 0) => Frame::Hello,
             OPEN if field(2) < MIN_PACKET => Frame::Probe { from: RemoteId(field(0)) },
+            OPEN if field(0) == RESERVED => return Err(reserved()),
             OPEN => Frame::Open {
                 from: RemoteId(field(0)),
                 window: field(1),
@@ -167,7 +168,14 @@ fn open_labeled<'a>(head: &[u8], label: &'a [u8]) -> Result<Incoming<'a>, WireEr
     if max_frame < MIN_PACKET {
         return Ok(Frame::Probe { from });
     }
+    if from.0 == RESERVED {
+        return Err(reserved());
+    }
     Ok(Frame::Open { from, window: u32_at(head, 4), max_frame, label, priority })
+}
+
+fn reserved() -> WireError {
+    WireError(format!("channel number {RESERVED} is reserved"))
 }
 
 fn base(out: &mut BytesMut, kind: u8, fields: &[u32]) {

@@ -52,7 +52,7 @@ impl Budget {
         self.0.parent.as_ref().map_or(own, |p| own.min(p.available()))
     }
 
-    /// Reserves `bytes`, or nothing when the limit here or in a parent would be exceeded.
+    /// Reserves `bytes`, or nothing when the limit here or in a parent would be exceeded. Zero always fits.
     #[must_use = "an empty reservation means that the memory may not be taken"]
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         self.charge(bytes).then(|| Reservation { budget: self.clone(), bytes })
@@ -61,7 +61,7 @@ impl Budget {
     fn charge(&self, bytes: u64) -> bool {
         let limit = self.limit();
         let charged = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= limit)
+            used.checked_add(bytes).filter(|sum| bytes == 0 || *sum <= limit)
         });
         if charged.is_err() {
             return false;
@@ -144,6 +144,15 @@ mod tests {
         assert!(!held.grow(1));
         held.shrink(100);
         assert_eq!((held.bytes(), budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_can_be_reserved_even_above_a_limit_that_was_lowered() {
+        let budget = Budget::new(10, None);
+        let _held = budget.reserve(10).expect("fits");
+        budget.set_limit(5);
+        assert!(budget.reserve(0).is_some());
+        assert!(budget.reserve(1).is_none());
     }
 
     #[test]

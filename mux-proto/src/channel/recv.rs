@@ -41,7 +41,7 @@ pub(crate) struct RecvSide {
     owed: u32,
     buffered: u32,
     /// Slices of receive buffers with the epoch in which they were cut, then what was copied.
-    queue: VecDeque<(u32, Bytes)>,
+    queue: VecDeque<(u64, Bytes)>,
     tail: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ impl RecvSide {
     }
 
     /// Stores a body, or a part of one, that [`receive`](Self::receive) admitted; `false` if nobody will read it.
-    pub(crate) fn push(&mut self, body: Bytes, epoch: u32) -> bool {
+    pub(crate) fn push(&mut self, body: Bytes, epoch: u64) -> bool {
         match self.state {
             RecvState::Open => {}
             RecvState::Discarding => {
@@ -151,6 +151,10 @@ impl RecvSide {
     #[must_use = "the budget gets this much back"]
     pub(crate) fn close(&mut self, state: RecvState) -> u32 {
         self.state = state;
+        if state == RecvState::Discarding {
+            // Nobody will read what waits, so it counts as read: the peer gets credit for it and can go on.
+            self.owed += self.buffered;
+        }
         if state != RecvState::Finished {
             self.discard();
         }
@@ -179,11 +183,11 @@ impl RecvSide {
     }
 
     /// Copies slices cut before `epoch` so that the buffers they pin can be freed.
-    pub(crate) fn unpin(&mut self, epoch: u32) {
+    pub(crate) fn unpin(&mut self, epoch: u64) {
         for (cut, chunk) in &mut self.queue {
             if *cut < epoch {
                 *chunk = Bytes::copy_from_slice(chunk);
-                *cut = u32::MAX;
+                *cut = u64::MAX;
             }
         }
     }

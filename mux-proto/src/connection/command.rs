@@ -235,8 +235,11 @@ impl<W: Wire> Connection<W> {
                 self.owe_credit(key);
             }
         } else {
-            // Nobody will read what waits.
-            let state = channel.recv.state;
+            // Nobody will read what waits; after that, the peer's end must not look like the end of what was read.
+            let state = match channel.recv.state {
+                RecvState::Finished if channel.recv.buffered() > 0 => RecvState::Stopped(code),
+                state => state,
+            };
             if let Some(channel) = self.table.get_mut(key) {
                 channel.recv.discard();
                 let free = channel.recv.close(state);
@@ -366,6 +369,7 @@ impl<W: Wire> Connection<W> {
             && channel.recv.is_credit_due()
             && !channel.owes_credit
             && matches!(channel.state, State::Open { .. })
+            && self.cause.is_none()
         {
             channel.owes_credit = true;
             self.credits.push(key);

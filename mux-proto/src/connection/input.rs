@@ -17,6 +17,13 @@ pub(super) struct Parser {
     begun: bool,
 }
 
+impl Parser {
+    /// Whether the input so far ends in the middle of a message.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.cut.is_empty() || self.body.is_some()
+    }
+}
+
 #[derive(Debug)]
 struct Body {
     /// The channel it is for; `None` when it is skipped.
@@ -144,8 +151,13 @@ impl<W: Wire> Connection<W> {
             self.establish(matches!(frame, Incoming::Hello));
         }
         match frame {
-            // An announcement is never answered by an extended peer; a plain one takes it for a probe.
-            Incoming::Hello if self.is_extended() && first => {}
+            // An announcement is never answered by an extended peer; a plain one takes it for a probe. One that comes
+            // after we stopped waiting still counts: its sender has seen ours and uses the extension.
+            Incoming::Hello if self.announced && first => {
+                if !self.is_extended() {
+                    self.establish(true);
+                }
+            }
             Incoming::Hello => self.say(&Outgoing::HelloRefused),
             Incoming::HelloRefused if self.is_extended() => {
                 let message = "the peer speaks the base protocol only, and ext=on demands the extension";
@@ -283,6 +295,9 @@ impl<W: Wire> Connection<W> {
         }
         if matches!(channel.recv.state, RecvState::Finished | RecvState::Reset(_)) {
             return Err(unexpected("data", to, "was ended by the peer before"));
+        }
+        if len > Limits::MAX_FRAME {
+            return Err(unexpected("data", to, "takes no packet of that size"));
         }
         if !channel.recv.receive(len) {
             return Err(unexpected("data", to, "has not so much window left"));

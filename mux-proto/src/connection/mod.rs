@@ -48,15 +48,17 @@ pub struct Connection<W> {
     schedule: Schedule,
     events: Vec<Event>,
     peer: Peer,
+    /// We said that we understand the extension.
+    announced: bool,
     features: Features,
     lifecycle: Lifecycle,
     /// Why the session is over.
     cause: Option<Error>,
     stats: Stats,
     /// Rises each time the transport moves on to a new receive buffer.
-    epoch: u32,
+    epoch: u64,
     /// Channels that hold slices, by the epoch in which they were cut.
-    slices: VecDeque<(u32, Vec<Key>)>,
+    slices: VecDeque<(u64, Vec<Key>)>,
 }
 
 /// What is known of the peer's abilities.
@@ -113,6 +115,7 @@ impl<W: Wire> Connection<W> {
             schedule: Schedule::default(),
             events: Vec::new(),
             peer,
+            announced: extension.is_some(),
             features,
             lifecycle: Lifecycle::Live,
             cause: None,

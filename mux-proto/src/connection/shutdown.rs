@@ -72,7 +72,8 @@ impl<W: Wire> Connection<W> {
     /// The transport ended.
     pub fn handle_eof(&mut self) {
         // Peers without a session end say it this way; with channels open, nobody can call it clean.
-        let clean = !self.features.session_end && self.table.iter().all(|channel| channel.state.remote().is_none());
+        let idle = !self.parser.is_cut() && self.table.iter().all(|channel| channel.state.remote().is_none());
+        let clean = !self.features.session_end && idle;
         let (origin, message) = if clean && self.is_established() {
             (Origin::Peer, "the peer closed the connection")
         } else {
