@@ -1,0 +1,155 @@
+//! Sessions over QUIC by URL.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use mux_api::backend::{Backend, Scheme};
+use mux_api::{Config, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
+use mux_transport::tls::{self, Wants};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, ServerConfig};
+use tokio::time::{sleep, timeout};
+
+use crate::endpoint::{endpoint, resolve};
+use crate::error::connection_error;
+use crate::listener::QuicListener;
+use crate::session::{CAPABILITIES, Connected, start};
+use crate::settings::Settings;
+
+/// Serves `quic`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QuicBackend;
+
+const SCHEMES: &[Scheme] = &[Scheme {
+    name: "quic",
+    summary: "QUIC streams over UDP",
+    example: "quic://host:port",
+    capabilities: CAPABILITIES,
+}];
+
+const WANTS: Wants<'static> = Wants { alpn: &["libmux/1"], tls13_only: true };
+
+/// A host's next address is tried when the one before has not answered for so long (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+#[async_trait]
+impl Backend for QuicBackend {
+    fn schemes(&self) -> &[Scheme] {
+        SCHEMES
+    }
+
+    async fn dial(&self, url: &Url, config: &Config) -> Result<Session> {
+        let connected = connect(url, config);
+        if config.connect_timeout.is_zero() {
+            return connected.await;
+        }
+        timeout(config.connect_timeout, connected).await.unwrap_or_else(|_| {
+            let message = format!(
+                "connecting to {url}: no answer within {:?} (UDP does not tell a closed port from a lost packet)",
+                config.connect_timeout
+            );
+            Err(Error::new(ErrorKind::TimedOut, Origin::Transport, message))
+        })
+    }
+
+    async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
+        let settings = Settings::new(config, url);
+        let crypto = QuicServerConfig::try_from(tls::server_config(&config.tls, WANTS)?).map_err(no_cipher)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(settings.transport(Role::Server)?);
+        let mut last = None;
+        for address in resolve(url).await? {
+            let bound = endpoint(address, Some(server.clone()))
+                .and_then(|endpoint| Ok((endpoint.local_addr()?, endpoint)))
+                .map_err(|error| Error::from_io(format!("listening on {address}"), error));
+            match bound {
+                Ok((local, endpoint)) => {
+                    return Ok(Listener::new(QuicListener::start(endpoint, local, settings, config)));
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(Error::closed_locally))
+    }
+}
+
+async fn connect(url: &Url, config: &Config) -> Result<Session> {
+    let settings = Settings::new(config, url);
+    let (host, _) = url.host_port()?;
+    // Checked here for the sake of its message; quinn takes the text.
+    tls::server_name(&config.tls, host)?;
+    let name = config.tls.server_name.as_deref().unwrap_or(host);
+    let crypto = QuicClientConfig::try_from(tls::client_config(&config.tls, WANTS)?).map_err(no_cipher)?;
+    let mut client = ClientConfig::new(Arc::new(crypto));
+    client.transport_config(settings.transport(Role::Client)?);
+
+    let (conn, endpoint) = race(resolve(url).await?, name, &client).await?;
+    let local = endpoint.local_addr().ok();
+    let connected =
+        Connected { conn, url: url.to_string(), role: Role::Client, local, endpoint: Some(endpoint), guard: None };
+    let session = start(connected, settings).await?;
+    // An acceptor judges our certificate after our handshake is complete: only its answer says that we are in.
+    session.ping().await.map_err(|error| error.context(format!("connecting to {url}")))?;
+    Ok(session)
+}
+
+/// The first of `addresses` to answer.
+async fn race(addresses: Vec<SocketAddr>, name: &str, client: &ClientConfig) -> Result<(Connection, Endpoint)> {
+    let attempts: FuturesUnordered<_> = addresses
+        .into_iter()
+        .enumerate()
+        .map(|(at, address)| async move {
+            sleep(STAGGER * u32::try_from(at).unwrap_or(u32::MAX)).await;
+            attempt(address, name, client).await
+        })
+        .collect();
+    let mut attempts = attempts;
+    let mut worst: Option<Error> = None;
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(connected) => return Ok(connected),
+            // A peer that answers and says no is worth more to the user than one that does not answer.
+            Err(error) => {
+                let silent = |error: &Error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Unreachable);
+                if worst.as_ref().is_none_or(|worst| silent(worst) && !silent(&error)) {
+                    worst = Some(error);
+                }
+            }
+        }
+    }
+    Err(worst.unwrap_or_else(Error::closed_locally))
+}
+
+async fn attempt(address: SocketAddr, name: &str, client: &ClientConfig) -> Result<(Connection, Endpoint)> {
+    let any: SocketAddr =
+        if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let doing = format!("connecting to {address}");
+    let endpoint = endpoint(any, None).map_err(|error| Error::from_io(&doing, error))?;
+    let connecting = endpoint.connect_with(client.clone(), address, name).map_err(|error| match error {
+        ConnectError::InvalidServerName(name) => {
+            Error::invalid_input(format!("'{name}' is neither a DNS name nor an address, as TLS demands"))
+        }
+        ConnectError::InvalidRemoteAddress(address) => {
+            Error::new(ErrorKind::Unreachable, Origin::Local, format!("{doing}: {address} cannot be dialed"))
+        }
+        other => Error::new(ErrorKind::Internal, Origin::Local, format!("{doing}: {other}")),
+    })?;
+    match connecting.await {
+        Ok(conn) => Ok((conn, endpoint)),
+        Err(error) => {
+            // The packet that says why we give up shall leave before its socket is closed.
+            if !matches!(error, ConnectionError::TimedOut) {
+                let _ = timeout(Duration::from_millis(20), endpoint.wait_idle()).await;
+            }
+            Err(connection_error(&error, false).context(doing))
+        }
+    }
+}
+
+fn no_cipher(error: quinn::crypto::rustls::NoInitialCipherSuite) -> Error {
+    Error::new(ErrorKind::Internal, Origin::Local, format!("TLS cannot be used for QUIC: {error}"))
+}

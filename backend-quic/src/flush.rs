@@ -1,0 +1,148 @@
+//! Sending what was gathered, and knowing what the peer has acknowledged.
+//!
+//! quinn looks at every unacknowledged piece in turn, so many tiny ones are slow: small writes are gathered in their
+//! half, and one task per session hands them over on its next turn. The same task goes on flushing a direction whose
+//! application has finished it and left.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::shared::{Shared, lock};
+use crate::side::SendSide;
+
+/// How often directions that cannot be flushed are looked at for their linger time.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+pub(crate) struct FlushQueue {
+    dirty: Mutex<Vec<Arc<SendSide>>>,
+    finished: Mutex<Finished>,
+    pub(crate) woken: Arc<Woken>,
+    /// A small write went straight to quinn since the flusher's last turn: what follows is gathered.
+    busy: AtomicBool,
+    /// A finished direction has got further.
+    pub(crate) progress: Notify,
+}
+
+/// Directions that quinn can take more from, by their stream. It owns nothing, so that quinn may hold it.
+#[derive(Default)]
+pub(crate) struct Woken {
+    streams: Mutex<Vec<u64>>,
+    notify: Notify,
+}
+
+impl Woken {
+    pub(crate) fn add(&self, stream: u64) {
+        lock(&self.streams).push(stream);
+        self.notify.notify_one();
+    }
+}
+
+/// Directions that were finished and may not have been acknowledged yet.
+#[derive(Default)]
+struct Finished {
+    sides: Vec<Arc<SendSide>>,
+    prune_at: usize,
+}
+
+/// So many finished directions are kept before those that were acknowledged are looked for.
+const PRUNE: usize = 64;
+
+impl FlushQueue {
+    /// Whether a small write should wait for others.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_busy(&self) {
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// The peer has spoken, so that the next small write is likely an answer that nobody may delay.
+    pub(crate) fn note_read(&self) {
+        if self.is_busy() {
+            self.busy.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Has `side` flushed on the flusher's next turn.
+    pub(crate) fn add_dirty(&self, side: Arc<SendSide>) {
+        lock(&self.dirty).push(side);
+        self.woken.notify.notify_one();
+    }
+
+    /// Remembers a direction until it is acknowledged. Its own lock must not be held.
+    pub(crate) fn add_finished(&self, side: Arc<SendSide>) {
+        let mut finished = lock(&self.finished);
+        finished.sides.push(side);
+        if finished.sides.len() >= finished.prune_at.max(PRUNE) {
+            finished.sides.retain(|side| !side.look_acknowledged());
+            finished.prune_at = finished.sides.len() * 2;
+        }
+    }
+
+    /// Waits until the peer's transport has everything of every finished direction, or does not want it.
+    pub(crate) async fn acknowledged(&self) {
+        loop {
+            let Some(side) = lock(&self.finished).sides.pop() else { return };
+            loop {
+                let progress = self.progress.notified();
+                if !side.is_flushing() {
+                    break;
+                }
+                progress.await;
+            }
+            side.acknowledged().await;
+        }
+    }
+
+    /// The session is over: lets go of every direction.
+    pub(crate) fn clear(&self) {
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
+        let finished = std::mem::take(&mut *lock(&self.finished));
+        for side in dirty.iter().chain(&finished.sides) {
+            side.let_go();
+        }
+        self.progress.notify_waiters();
+    }
+}
+
+/// The flusher: runs until it is aborted at the session's end.
+pub(crate) async fn flush_all(shared: Arc<Shared>) {
+    let queue = &shared.flush;
+    let mut blocked = Blocked(HashMap::new());
+    loop {
+        if blocked.0.is_empty() {
+            queue.woken.notify.notified().await;
+        } else if timeout(LOOK, queue.woken.notify.notified()).await.is_err() {
+            let now = Instant::now();
+            blocked.0.retain(|_, side| !side.give_up_after(now));
+            continue;
+        }
+        // The tasks that are ready to run may have more to say.
+        tokio::task::yield_now().await;
+        queue.busy.store(false, Ordering::Relaxed);
+        let dirty = std::mem::take(&mut *lock(&queue.dirty));
+        let woken = std::mem::take(&mut *lock(&queue.woken.streams));
+        let woken = woken.into_iter().filter_map(|stream| blocked.0.remove(&stream)).collect::<Vec<_>>();
+        for side in dirty.into_iter().chain(woken) {
+            if side.flush_turn().is_pending() {
+                blocked.0.insert(side.stream(), side);
+            }
+        }
+    }
+}
+
+/// Directions with bytes that quinn does not take at present. Their streams are let go with the task.
+struct Blocked(HashMap<u64, Arc<SendSide>>);
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.0.values().for_each(|side| side.let_go());
+    }
+}

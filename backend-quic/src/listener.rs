@@ -1,0 +1,180 @@
+//! Accepting sessions: handshakes run side by side, so that a slow peer delays only itself.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use mux_api::backend::ListenerOps;
+use mux_api::{Config, Error, Result, Role, Session};
+use quinn::{Endpoint, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::session::{Connected, start};
+use crate::settings::Settings;
+use crate::shared::{lock, remember};
+
+/// Handshakes that run at once beside the sessions that wait.
+const HANDSHAKES: usize = 1024;
+
+/// From so many handshakes on, a peer first proves that its address is its own (RFC 9000 section 8.1.2).
+const SUSPICIOUS: usize = 128;
+
+/// How long a handshake may take when the configuration sets no limit.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct QuicListener {
+    url: String,
+    endpoint: Endpoint,
+    queue: Arc<Queue>,
+    accepting: JoinHandle<()>,
+}
+
+/// Sessions whose handshake is complete.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+}
+
+#[derive(Default)]
+struct QueueState {
+    /// The session, and its place in the backlog, which becomes free when it is taken.
+    ready: VecDeque<(Session, OwnedSemaphorePermit)>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&self, session: Session, place: OwnedSemaphorePermit) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            drop(state);
+            return drop(session);
+        }
+        state.ready.push_back((session, place));
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl QuicListener {
+    pub(crate) fn start(endpoint: Endpoint, local: SocketAddr, settings: Settings, config: &Config) -> Arc<Self> {
+        let url = format!("quic://{local}");
+        let queue = Arc::new(Queue::default());
+        let handshake = if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout };
+        let acceptor = Acceptor {
+            url: url.clone(),
+            local,
+            settings,
+            handshake,
+            queue: Arc::clone(&queue),
+            places: permits(config.session_backlog.max(1) as usize),
+            handshakes: permits(HANDSHAKES),
+            sessions: permits(config.max_sessions.max(1) as usize),
+        };
+        let accepting = tokio::spawn(accept_all(endpoint.clone(), Arc::new(acceptor)));
+        Arc::new(Self { url, endpoint, queue, accepting })
+    }
+}
+
+fn permits(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+}
+
+struct Acceptor {
+    url: String,
+    local: SocketAddr,
+    settings: Settings,
+    handshake: Duration,
+    queue: Arc<Queue>,
+    /// Sessions that wait to be taken.
+    places: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+}
+
+/// Accepts until it is aborted. One bad connection does not end it.
+async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let Ok(shaking) = Arc::clone(&acceptor.handshakes).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let busy = HANDSHAKES - acceptor.handshakes.available_permits() > SUSPICIOUS;
+        if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            // It fails only where no retry is possible, which was asked.
+            let _ = incoming.retry();
+            continue;
+        }
+        // A dialer that is refused knows at once, and that trying again later is safe.
+        let (Ok(live), Ok(place)) =
+            (Arc::clone(&acceptor.sessions).try_acquire_owned(), Arc::clone(&acceptor.places).try_acquire_owned())
+        else {
+            incoming.refuse();
+            continue;
+        };
+        let acceptor = Arc::clone(&acceptor);
+        tokio::spawn(async move {
+            let peer = incoming.remote_address();
+            let shaken = timeout(acceptor.handshake, shake_hands(incoming, live, &acceptor)).await;
+            drop(shaking);
+            match shaken {
+                Ok(Ok(session)) => acceptor.queue.push(session, place),
+                Ok(Err(error)) => tracing::debug!(url = %acceptor.url, %peer, %error, "a handshake failed"),
+                Err(_) => tracing::debug!(url = %acceptor.url, %peer, "a handshake took too long"),
+            }
+        });
+    }
+}
+
+async fn shake_hands(incoming: Incoming, live: OwnedSemaphorePermit, acceptor: &Acceptor) -> Result<Session> {
+    let conn = incoming.await.map_err(|error| crate::error::connection_error(&error, false))?;
+    let connected = Connected {
+        conn,
+        url: acceptor.url.clone(),
+        role: Role::Server,
+        local: Some(acceptor.local),
+        endpoint: None,
+        guard: Some(Box::new(live)),
+    };
+    start(connected, acceptor.settings.clone()).await
+}
+
+impl ListenerOps for QuicListener {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Session>> {
+        let mut state = lock(&self.queue.state);
+        if let Some((session, _place)) = state.ready.pop_front() {
+            return Poll::Ready(Ok(session));
+        }
+        if state.closed {
+            return Poll::Ready(Err(Error::closed_locally()));
+        }
+        remember(&mut state.waker, cx.waker());
+        Poll::Pending
+    }
+
+    fn close(&self) {
+        self.accepting.abort();
+        // New connections are refused; the socket lives as long as a session on it does.
+        self.endpoint.set_server_config(None);
+        let mut state = lock(&self.queue.state);
+        state.closed = true;
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for QuicListener {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,192 @@
+//! The receiving half of a channel.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use mux_api::backend::RecvOps;
+use mux_api::{Error, ErrorKind, Initiator, Reservation, Result, codes};
+use quinn::{ReadError, RecvStream};
+use tokio::io::ReadBuf;
+
+use crate::error::{ended_by_peer, finished, varint};
+use crate::shared::{Entry, Shared};
+
+/// Pieces taken from quinn by one call: each is about a packet.
+const PIECES: usize = 16;
+
+pub(crate) struct QuicRecv {
+    shared: Arc<Shared>,
+    /// `None` once nothing more will come from it.
+    stream: Option<RecvStream>,
+    /// Taken from quinn and not yet read.
+    stash: VecDeque<Bytes>,
+    stashed: usize,
+    /// What follows the stash: `Ok` is the end.
+    end: Option<Result<()>>,
+    /// The window, for as long as the peer may use it.
+    held: Option<Reservation>,
+    initiator: Initiator,
+    _entry: Arc<Entry>,
+}
+
+impl QuicRecv {
+    pub(crate) fn new(
+        entry: Arc<Entry>,
+        shared: &Arc<Shared>,
+        stream: RecvStream,
+        held: Reservation,
+        initiator: Initiator,
+        first: Bytes,
+    ) -> Self {
+        let stashed = first.len();
+        let stash = if first.is_empty() { VecDeque::new() } else { VecDeque::from([first]) };
+        let shared = Arc::clone(shared);
+        Self { shared, stream: Some(stream), stash, stashed, end: None, held: Some(held), initiator, _entry: entry }
+    }
+
+    fn end_with(&mut self, end: Result<()>) {
+        self.stream = None;
+        self.end = Some(end);
+    }
+
+    fn failed(&mut self, error: ReadError) {
+        let error = match error {
+            ReadError::Reset(code) => {
+                self.shared.counts.resets_in.fetch_add(1, Ordering::Relaxed);
+                ended_by_peer(ErrorKind::Reset, code, self.initiator)
+            }
+            ReadError::ConnectionLost(error) => self.shared.lost(&error),
+            ReadError::ClosedStream => finished(),
+            ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+                Error::new(ErrorKind::Internal, mux_api::Origin::Local, format!("reading a QUIC stream: {error}"))
+            }
+        };
+        self.end_with(Err(error));
+    }
+
+    /// The end, once the stash is empty. Its window is nobody's any more.
+    fn ended(&mut self) -> Option<Result<()>> {
+        let end = self.end.clone()?;
+        self.held = None;
+        Some(end)
+    }
+
+    /// Moves what quinn has into the stash. Ready when something was moved, or the end is known.
+    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(()) };
+        let mut pieces: [Bytes; PIECES] = Default::default();
+        let read = match pin!(stream.read_chunks(&mut pieces)).poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(read) => read,
+        };
+        match read {
+            Ok(Some(count)) => {
+                self.shared.flush.note_read();
+                for piece in pieces.into_iter().take(count) {
+                    self.stashed += piece.len();
+                    self.stash.push_back(piece);
+                }
+            }
+            Ok(None) => self.end_with(Ok(())),
+            Err(error) => self.failed(error),
+        }
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, max: usize) -> Option<Bytes> {
+        let mut piece = self.stash.pop_front()?;
+        if piece.len() > max {
+            let rest = piece.split_off(max);
+            self.stash.push_front(rest);
+        }
+        self.stashed -= piece.len();
+        Some(piece)
+    }
+
+    /// Reads no more. The peer is told, unless it has nothing more to say.
+    fn leave(&mut self, code: u64) {
+        if let Some(stream) = &mut self.stream {
+            // Only a stream that is over cannot be stopped.
+            let _ = stream.stop(varint(code));
+        }
+        self.stash = VecDeque::new();
+        self.stashed = 0;
+        self.end_with(Err(finished()));
+        self.held = None;
+    }
+}
+
+impl RecvOps for QuicRecv {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
+        if self.stashed > 0 {
+            let before = buf.filled().len();
+            while buf.remaining() > 0
+                && let Some(piece) = self.take(buf.remaining())
+            {
+                buf.put_slice(&piece);
+            }
+            return Poll::Ready(Ok(buf.filled().len() - before));
+        }
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(self.ended().unwrap_or_else(|| Err(finished())).map(|()| 0));
+        };
+        let before = buf.filled().len();
+        match stream.poll_read_buf(cx, buf) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                let read = buf.filled().len() - before;
+                if read > 0 {
+                    self.shared.flush.note_read();
+                    return Poll::Ready(Ok(read));
+                }
+                self.end_with(Ok(()));
+            }
+            Poll::Ready(Err(error)) => self.failed(error),
+        }
+        Poll::Ready(self.ended().unwrap_or(Ok(())).map(|()| 0))
+    }
+
+    fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>> {
+        if self.stashed == 0 && self.poll_pull(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if let Some(piece) = self.take(max) {
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        Poll::Ready(self.ended().unwrap_or(Ok(())).map(|()| None))
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
+        let enough = min.clamp(1, self.shared.settings.window as usize);
+        while self.stashed < enough && self.stream.is_some() {
+            if self.poll_pull(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn stop(&mut self, code: u64) -> Result<()> {
+        self.leave(code);
+        Ok(())
+    }
+
+    fn abandon(&mut self, code: u64) {
+        self.leave(code);
+    }
+
+    fn buffered(&self) -> usize {
+        self.stashed
+    }
+}
+
+impl Drop for QuicRecv {
+    fn drop(&mut self) {
+        self.leave(codes::DROPPED);
+    }
+}

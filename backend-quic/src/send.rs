@@ -1,0 +1,212 @@
+//! The sending half of a channel.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use mux_api::backend::SendOps;
+use mux_api::{Error, Initiator, Priority, Result, WriteFlags, codes};
+
+use crate::shared::{Entry, lock, remember};
+use crate::side::{GATHER, Phase, SMALL, SendSide, State};
+
+/// A [`SendSide`] in an application's hands.
+pub(crate) struct QuicSend {
+    side: Arc<SendSide>,
+    _entry: Arc<Entry>,
+}
+
+impl QuicSend {
+    pub(crate) fn new(side: Arc<SendSide>, entry: Arc<Entry>) -> Self {
+        Self { side, _entry: entry }
+    }
+
+    fn register(&self, cx: &Context<'_>) {
+        remember(&mut lock(&self.side.waker.application), cx.waker());
+    }
+
+    /// What a write that quinn takes nothing of does: it fills the buffer, or waits.
+    fn hold(&self, state: &mut State, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let room = self.side.room(state);
+        if room == 0 {
+            return Poll::Pending;
+        }
+        let taken = self.side.gather(state, bufs, room);
+        self.side.enlist(state);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn write(&self, cx: &Context<'_>, state: &mut State, bufs: &[IoSlice<'_>], more: bool) -> Poll<Result<usize>> {
+        let side = &self.side;
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let flush = &side.shared.flush;
+        let small = total < SMALL;
+        if small && (more || flush.is_busy()) && state.buffered + total <= GATHER.min(side.shared.settings.send_buffer)
+        {
+            side.gather(state, bufs, total);
+            side.enlist(state);
+            return Poll::Ready(Ok(total));
+        }
+        self.register(cx);
+        match side.drain(state) {
+            Poll::Pending => return self.hold(state, bufs),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        flush.set_busy();
+        if bufs.len() > 1 && total <= GATHER {
+            side.gather(state, bufs, total);
+            if let Poll::Ready(Err(error)) = side.drain(state) {
+                return Poll::Ready(Err(error));
+            }
+            if state.buffered > 0 {
+                side.enlist(state);
+            }
+            return Poll::Ready(Ok(total));
+        }
+        let waker = Waker::from(Arc::clone(&side.waker));
+        let mut taken = 0;
+        for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
+            let Some(stream) = &mut state.stream else { return Poll::Ready(Err(side.error_of(state))) };
+            match Pin::new(stream).poll_write(&mut Context::from_waker(&waker), buf) {
+                Poll::Ready(Ok(part)) => {
+                    taken += part;
+                    if part < buf.len() {
+                        return Poll::Ready(Ok(taken));
+                    }
+                }
+                Poll::Pending if taken > 0 => return Poll::Ready(Ok(taken)),
+                // quinn keeps our waker, but nothing waited then: the buffer takes over.
+                Poll::Pending => return self.hold(state, bufs),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(side.failed(state, error))),
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl SendOps for QuicSend {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
+        let side = Arc::clone(&self.side);
+        let mut state = lock(&side.state);
+        side.check_open(&state)?;
+        let written = self.write(cx, &mut state, bufs, flags.contains(WriteFlags::MORE))?;
+        let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        if flags.contains(WriteFlags::FIN) && matches!(written, Poll::Ready(taken) if taken == all) {
+            side.finish_locked(&mut state);
+            drop(state);
+            side.shared.flush.add_finished(Arc::clone(&side));
+        }
+        written.map(Ok)
+    }
+
+    fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
+        let side = Arc::clone(&self.side);
+        let mut state = lock(&side.state);
+        side.check_open(&state)?;
+        if data.len() < 512 {
+            let polled = self.write(cx, &mut state, &[IoSlice::new(data)], false);
+            if let Poll::Ready(Ok(taken)) = &polled {
+                data.advance(*taken);
+            }
+            return polled;
+        }
+        self.register(cx);
+        // What is queued already waits for quinn: asking again for every piece would be in vain.
+        let waiting = state.buffered > 0 && state.buffered < GATHER && side.shared.flush.is_busy();
+        if !waiting && let Poll::Ready(Err(error)) = side.drain(&mut state) {
+            return Poll::Ready(Err(error));
+        }
+        let taken = data.len().min(side.room(&state));
+        if taken == 0 {
+            return Poll::Pending;
+        }
+        side.push(&mut state, data.split_to(taken));
+        let small = taken < SMALL && side.shared.flush.is_busy() && state.buffered < GATHER;
+        if !small {
+            side.shared.flush.set_busy();
+            if let Poll::Ready(Err(error)) = side.drain(&mut state) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        if state.buffered > 0 {
+            side.enlist(&mut state);
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
+        self.register(cx);
+        let side = &self.side;
+        let mut state = lock(&side.state);
+        if side.check_open(&state).is_err() || matches!(side.drain(&mut state), Poll::Ready(Err(_))) {
+            return Poll::Ready(());
+        }
+        let enough = min.clamp(1, side.shared.settings.send_buffer / 2);
+        if side.room(&state) >= enough { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.register(cx);
+        let side = &self.side;
+        let mut state = lock(&side.state);
+        match &state.phase {
+            Phase::Finished | Phase::Acknowledged => Poll::Ready(Ok(())),
+            Phase::Reset | Phase::Failed(_) => Poll::Ready(Err(side.error_of(&state))),
+            Phase::Open | Phase::Finishing => side.drain(&mut state),
+        }
+    }
+
+    fn poll_opened(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(match self.side.initiator {
+            Initiator::Peer => Ok(()),
+            Initiator::Local => Err(Error::unsupported("QUIC does not confirm an open; a refusal is seen as Refused")),
+        })
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.register(cx);
+        let side = &self.side;
+        {
+            let mut state = lock(&side.state);
+            if matches!(state.phase, Phase::Open | Phase::Finishing)
+                && let Poll::Ready(Err(error)) = side.drain(&mut state)
+            {
+                return Poll::Ready(Err(error));
+            }
+        }
+        let waker = Waker::from(Arc::clone(&side.waker));
+        side.poll_acknowledged(&mut Context::from_waker(&waker))
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.side.finish()
+    }
+
+    fn reset(&mut self, code: u64) -> Result<()> {
+        self.side.reset(code)
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        self.side.set_priority(priority);
+    }
+
+    fn buffered(&self) -> usize {
+        lock(&self.side.state).buffered
+    }
+}
+
+impl Drop for QuicSend {
+    fn drop(&mut self) {
+        // A finished direction is kept until it is acknowledged; any other is abandoned, never ended cleanly.
+        if matches!(lock(&self.side.state).phase, Phase::Open) {
+            let _ = self.side.reset(codes::DROPPED);
+        }
+        *lock(&self.side.waker.application) = None;
+    }
+}

@@ -1,0 +1,272 @@
+//! A session over a QUIC connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mux_api::backend::{BoxFuture, ChannelParts, SessionOps};
+use mux_api::{
+    Capabilities, Error, ErrorKind, Initiator, OpenOptions, Origin, Priority, Result, Role, Session, SessionInfo,
+    Stats, TlsInfo, codes,
+};
+use quinn::{Connection, Endpoint};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::oneshot;
+
+use crate::accept::accept_all;
+use crate::control::Control;
+use crate::drive::{Parts, Release, drive};
+use crate::flush::flush_all;
+use crate::preface;
+use crate::recv::QuicRecv;
+use crate::send::QuicSend;
+use crate::settings::Settings;
+use crate::shared::{Entry, Shared, lock, remember};
+use crate::side::SendSide;
+
+/// What every session over QUIC can do (docs/quic.md, section 2).
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::HALF_CLOSE
+    .union(Capabilities::RESET_CODE)
+    .union(Capabilities::STOP)
+    .union(Capabilities::RESET_VISIBLE)
+    .union(Capabilities::PRIORITY)
+    .union(Capabilities::LABEL)
+    .union(Capabilities::NO_HOL)
+    .union(Capabilities::MIGRATION)
+    .union(Capabilities::GOAWAY)
+    .union(Capabilities::ACKED)
+    .union(Capabilities::SERVER_OPEN);
+
+pub(crate) struct QuicSession {
+    shared: Arc<Shared>,
+    info: SessionInfo,
+}
+
+/// A connection whose handshake is complete, and what belongs to it.
+pub(crate) struct Connected {
+    pub(crate) conn: Connection,
+    pub(crate) url: String,
+    pub(crate) role: Role,
+    /// Where our end of the endpoint is bound.
+    pub(crate) local: Option<SocketAddr>,
+    /// The dialer's endpoint, which serves this session alone.
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Held as long as the session lives.
+    pub(crate) guard: Option<Box<dyn Send + Sync>>,
+}
+
+/// Starts a session on a connection. The dialer opens the control stream, which is always free to be opened first.
+pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Session> {
+    let Connected { conn, url, role, local, endpoint, guard } = connected;
+    let lost = |error| crate::error::connection_error(&error, true);
+    let control = match role {
+        Role::Client => {
+            let (send, recv) = conn.open_bi().await.map_err(lost)?;
+            let mut control = Control::new(send, recv, Bytes::new());
+            control.output.put(&[preface::CONTROL]);
+            Some(control)
+        }
+        Role::Server => None,
+    };
+    let info = describe(&conn, url, role, local);
+    let shared = Arc::new(Shared::new(conn, settings));
+    let (arrived, arriving) = oneshot::channel();
+    let release = Release(Arc::clone(&shared));
+    let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived));
+    let flushing = tokio::spawn(flush_all(Arc::clone(&shared)));
+    let parts = Parts { control, arriving, endpoint, accepting, flushing, _guard: guard };
+    tokio::spawn(drive(release, parts));
+    Ok(Session::new(Arc::new(QuicSession { shared, info })))
+}
+
+fn describe(conn: &Connection, url: String, role: Role, local: Option<SocketAddr>) -> SessionInfo {
+    let mut info = SessionInfo::new(role, url);
+    info.peer_addr = conn.remote_address().to_string();
+    let local = local.map(|bound| SocketAddr::new(conn.local_ip().unwrap_or(bound.ip()), bound.port()));
+    info.local_addr = local.map(|local| local.to_string()).unwrap_or_default();
+    let mut tls = TlsInfo::default();
+    tls.summary = "TLS 1.3".to_owned();
+    let handshake = conn.handshake_data().and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    if let Some(protocol) = handshake.and_then(|data| data.protocol) {
+        tls.alpn = String::from_utf8_lossy(&protocol).into_owned();
+    }
+    let chain = conn.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    tls.peer_certificate = chain.and_then(|chain| chain.first().map(|leaf| Bytes::copy_from_slice(leaf)));
+    info.tls = Some(tls);
+    info
+}
+
+impl QuicSession {
+    /// Whether channels may be opened at all.
+    fn may_open(&self) -> Result<()> {
+        if let Some(error) = self.shared.write_error() {
+            return Err(error);
+        }
+        let state = self.shared.state();
+        if let Some(error) = &state.peer_draining {
+            return Err(error.clone());
+        }
+        if state.draining {
+            let message = "this session is draining and opens no new channel";
+            let error = Error::new(ErrorKind::GoAway, Origin::Local, message);
+            return Err(error.with_code(codes::DRAINING).retry_safe(true));
+        }
+        Ok(())
+    }
+}
+
+impl SessionOps for QuicSession {
+    fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn poll_open(&self, cx: &mut Context<'_>, options: &OpenOptions) -> Poll<Result<ChannelParts>> {
+        let shared = &self.shared;
+        let longest = shared.settings.max_label;
+        if options.label.len() > longest {
+            let message = format!("the label has {} bytes; {longest} are allowed", options.label.len());
+            return Poll::Ready(Err(Error::new(ErrorKind::TooBig, Origin::Local, message)));
+        }
+        remember(&mut lock(&shared.opening.wakers.open), cx.waker());
+        // After the waker is kept, so that an end between the two looks wakes us.
+        self.may_open()?;
+        let Some(held) = shared.budget.reserve(u64::from(shared.settings.window)) else {
+            let message = format!(
+                "no memory for another channel: a window of {} bytes does not fit the budget ({} of {} bytes are free)",
+                shared.settings.window,
+                shared.budget.available(),
+                shared.budget.limit()
+            );
+            let error = Error::new(ErrorKind::LimitExceeded, Origin::Local, message).with_code(codes::LIMIT);
+            return Poll::Ready(Err(error.retry_safe(true)));
+        };
+        let (send, recv) = match shared.opening.poll_take(&shared.conn) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(streams)) => streams,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(shared.lost(&error))),
+        };
+        shared.counts.opened.fetch_add(1, Ordering::Relaxed);
+        let side = SendSide::new(shared, send, Initiator::Local);
+        if options.priority != Priority::default() {
+            side.set_priority(options.priority);
+        }
+        side.begin(preface::encode(options));
+        let entry = Entry::new(shared);
+        Poll::Ready(Ok(ChannelParts {
+            id: side.stream(),
+            initiator: Initiator::Local,
+            label: options.label.clone(),
+            send: Box::new(QuicSend::new(side, Arc::clone(&entry))),
+            recv: Box::new(QuicRecv::new(entry, shared, recv, held, Initiator::Local, Bytes::new())),
+        }))
+    }
+
+    fn poll_can_open(&self, cx: &mut Context<'_>) -> Poll<()> {
+        remember(&mut lock(&self.shared.opening.wakers.can_open), cx.waker());
+        if self.may_open().is_err() {
+            return Poll::Ready(());
+        }
+        self.shared.opening.poll_look(&self.shared.conn)
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<ChannelParts>> {
+        let mut state = self.shared.state();
+        if let Some(parts) = state.backlog.pop_front() {
+            return Poll::Ready(Ok(parts));
+        }
+        if state.accept_over || state.closing.is_some() {
+            let cause = state.cause.clone();
+            return Poll::Ready(Err(cause.unwrap_or_else(Error::closed_locally)));
+        }
+        remember(&mut state.accepting, cx.waker());
+        Poll::Pending
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.shared.state();
+        if let Some(cause) = &state.cause {
+            return Poll::Ready(Err(cause.clone()));
+        }
+        remember(&mut state.flushing, cx.waker());
+        if self.shared.unsent() == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<Duration>> {
+        Box::pin(async {
+            let (answer, answered) = oneshot::channel();
+            {
+                let mut state = self.shared.state();
+                if let Some(cause) = &state.cause {
+                    return Err(cause.clone());
+                }
+                state.pings.push(answer);
+            }
+            self.shared.command.notify_one();
+            answered.await.map_err(|_| {
+                let cause = self.shared.state().cause.clone();
+                cause.unwrap_or_else(Error::closed_locally)
+            })
+        })
+    }
+
+    fn drain(&self) {
+        self.shared.state().draining = true;
+        self.shared.command.notify_one();
+        self.shared.opening.wakers.wake_all();
+    }
+
+    fn close(&self, code: u64, reason: &str) {
+        self.shared.close(code, reason);
+    }
+
+    fn abort(&self, code: u64) {
+        self.shared.abort(Error::closed_locally().with_code(code), code, "");
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut state = self.shared.state();
+        match &state.cause {
+            Some(cause) if state.released => Poll::Ready(cause.clone()),
+            _ => {
+                remember(&mut state.ending, cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn cause(&self) -> Option<Error> {
+        self.shared.state().cause.clone()
+    }
+
+    fn stats(&self) -> Stats {
+        let (shared, quic) = (&self.shared, self.shared.conn.stats());
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let mut stats = Stats::default();
+        stats.channels_open = count(&shared.counts.open);
+        stats.channels_opened = count(&shared.counts.opened);
+        stats.channels_accepted = count(&shared.counts.accepted);
+        stats.bytes_in = quic.udp_rx.bytes;
+        stats.bytes_out = quic.udp_tx.bytes;
+        stats.resets_in = count(&shared.counts.resets_in);
+        stats.resets_out = count(&shared.counts.resets_out);
+        stats.send_buffered = shared.unsent() as u64;
+        stats.budget_used = shared.budget.used();
+        stats.rtt = Some(quic.path.rtt);
+        stats
+    }
+}
+
+impl Drop for QuicSession {
+    /// The contract's own drop has closed or aborted it; channels that nobody accepted after that hold the session.
+    fn drop(&mut self) {
+        let backlog = std::mem::take(&mut self.shared.state().backlog);
+        drop(backlog);
+    }
+}

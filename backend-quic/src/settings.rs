@@ -1,0 +1,116 @@
+//! From a [`Config`] to the bounds of a session and quinn's settings (docs/quic.md, section 6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mux_api::{Config, Error, Result, Role, Url};
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+
+/// What a session allows its peer and itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Channels the peer may have open at once.
+    pub(crate) max_channels: u32,
+    /// Bytes a channel may receive unread: quinn fixes it at connect, the same for every channel.
+    pub(crate) window: u32,
+    /// Bytes of receive windows that may be granted at once.
+    pub(crate) budget: u64,
+    /// Channels that wait for `accept`.
+    pub(crate) backlog: usize,
+    /// Bytes a channel gathers or holds while quinn takes no more.
+    pub(crate) send_buffer: usize,
+    /// The longest label.
+    pub(crate) max_label: usize,
+    /// How long a closed channel or session may go on flushing.
+    pub(crate) linger: Duration,
+    /// How often a silent peer is probed; zero: never.
+    pub(crate) keepalive: Duration,
+    /// A session without traffic for so long is ended; zero: never.
+    pub(crate) idle: Duration,
+}
+
+/// Channels by default: fewer than on other wires, since each is granted a whole window.
+const DEFAULT_CHANNELS: u32 = 256;
+
+/// The window that is left when the budget is spread over many channels.
+const MIN_WINDOW: u64 = 16 * 1024;
+
+/// The window of few channels: what a long fat link needs.
+const MAX_WINDOW: u64 = 8 << 20;
+
+/// Bytes on their way to the peer and not acknowledged, for all channels together.
+const SEND_WINDOW: u64 = 16 << 20;
+
+impl Settings {
+    pub(crate) fn new(config: &Config, url: &Url) -> Self {
+        let default = Config::default();
+        let given = |name: &str| url.options().iter().any(|(option, _)| option == name);
+        let max_channels = if config.max_channels == default.max_channels && !given("max_channels") {
+            DEFAULT_CHANNELS
+        } else {
+            config.max_channels.max(1)
+        };
+        let window = if config.window == default.window && !given("window") {
+            (config.budget / u64::from(max_channels)).clamp(MIN_WINDOW, MAX_WINDOW) as u32
+        } else {
+            config.window.max(1024)
+        };
+        Self {
+            max_channels,
+            window,
+            budget: config.budget,
+            backlog: config.channel_backlog.max(1) as usize,
+            send_buffer: (config.send_buffer as usize).max(4096),
+            max_label: config.max_label as usize,
+            linger: config.linger,
+            keepalive: config.keepalive,
+            idle: config.idle,
+        }
+    }
+
+    /// quinn's settings.
+    pub(crate) fn transport(&self, role: Role) -> Result<Arc<TransportConfig>> {
+        let mut transport = TransportConfig::default();
+        // The dialer's control stream takes a slot of the acceptor's.
+        let control = u32::from(role == Role::Server);
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_channels.saturating_add(control)))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(VarInt::from_u32(self.window))
+            // Bounded by channels x window; a smaller one would let unread channels stall the others.
+            .receive_window(VarInt::MAX)
+            .send_window(SEND_WINDOW);
+        if self.keepalive.is_zero() {
+            transport.keep_alive_interval(None).max_idle_timeout(None);
+        } else {
+            // The dialer probes first; the acceptor only when the dialer's setting is slower than its own.
+            let interval = if role == Role::Client { self.keepalive * 2 / 3 } else { self.keepalive };
+            let dead = IdleTimeout::try_from(self.keepalive * 2).map_err(|_| {
+                Error::invalid_input(format!("option keepalive={:?}: it is longer than QUIC can say", self.keepalive))
+            })?;
+            transport.keep_alive_interval(Some(interval)).max_idle_timeout(Some(dead));
+        }
+        Ok(Arc::new(transport))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(options: &str) -> Settings {
+        let url = Url::parse(&format!("quic://h:1?{options}")).expect("parses");
+        Settings::new(&Config::default().with_url(&url, &[]).expect("options"), &url)
+    }
+
+    #[test]
+    fn the_window_follows_budget_and_channels_unless_given() {
+        let (all, few, many) = (settings(""), settings("max_channels=8"), settings("max_channels=100000"));
+        assert_eq!((all.max_channels, all.window), (256, 1 << 20));
+        assert_eq!(few.window, 8 << 20);
+        assert_eq!(many.window, 16 * 1024);
+        assert_eq!(settings("window=256k&max_channels=1024").window, 256 * 1024);
+        assert_eq!(settings("max_channels=1024").max_channels, 1024);
+    }
+}
