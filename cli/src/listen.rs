@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use libmux::{Channel, Config, ErrorKind, Listener, Session};
+use libmux::{Channel, Config, ErrorKind, Listener, Origin, Session};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -103,8 +103,9 @@ async fn serve(session: Session, service: Arc<Service>) {
             Err(cause) => break cause,
         }
     };
-    // A peer that says goodbye is no news; one that vanishes is.
-    if cause.kind() == ErrorKind::Closed && cause.code() == Some(0) {
+    // A peer that says goodbye is no news, in so many words or on a wire without codes; one that vanishes is.
+    let goodbye = cause.kind() == ErrorKind::Closed && cause.origin() == Origin::Peer;
+    if goodbye && cause.code().unwrap_or(0) == 0 {
         tracing::info!("session from {peer} over: {}", explain(&cause));
     } else {
         tracing::warn!("session from {peer} over: {}", explain(&cause));

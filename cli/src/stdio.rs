@@ -99,10 +99,13 @@ async fn from_stdin(mut send: SendHalf) -> Result<(), SendFailed> {
     over(&send, ended).map_err(SendFailed::Channel)
 }
 
-/// A peer that stops with code 0 has read enough; that loses nothing when nothing of ours is on its way.
+/// A peer that stops with code 0, or on a wire without codes, has read enough; that loses nothing when nothing of ours is
+/// on its way.
 fn over(send: &SendHalf, ended: libmux::Result<()>) -> libmux::Result<()> {
     match ended {
-        Err(error) if error.kind() == ErrorKind::Stopped && error.code() == Some(0) && send.buffered() == 0 => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Stopped && error.code().unwrap_or(0) == 0 && send.buffered() == 0 => {
+            Ok(())
+        }
         ended => ended,
     }
 }

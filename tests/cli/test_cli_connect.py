@@ -30,6 +30,22 @@ def test_64_mib_come_back_exactly(mux, url):
     assert ended.stderr == b""
 
 
+@pytest.mark.parametrize(("listen", "dial"), [("off", "off"), ("off", "auto"), ("auto", "off"), ("on", "on")])
+def test_a_peer_of_the_base_protocol_is_served_as_well(mux, listen, dial):
+    server, url = mux.listen(f"qmux://127.0.0.1:0?ext={listen}", "--echo")
+    data = noise(4 * MIB)
+    ended = mux.run("connect", f"{url.partition('?')[0]}?ext={dial}", stdin=data)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout == data
+    assert server.end() == "", "a goodbye is no news"
+
+
+def test_a_label_that_the_peer_cannot_understand_is_an_error(mux):
+    _, url = mux.listen("qmux://127.0.0.1:0?ext=off", "--echo")
+    ended = mux.run("connect", url, "--label", "x")
+    assert ended.returncode == 1 and b"label" in ended.stderr, ended.stderr
+
+
 def test_the_line_is_the_url_with_the_real_port(mux):
     process, dial = mux.listen("qmux://127.0.0.1:0", "--echo")
     assert dial.startswith("qmux") and not dial.endswith(":0")
