@@ -13,9 +13,11 @@ use crate::{Error, Result, Url};
 pub struct Config {
     /// How long a dial may take, name lookup and handshakes included.
     pub connect_timeout: Duration,
-    /// How often a silent peer is probed; death after two misses. Zero: never.
+    /// How often a silent peer is probed; it is dead after two misses, that is after three times this at the latest.
+    /// Zero: never.
     pub keepalive: Duration,
-    /// A session without traffic for this long is ended. Zero: never.
+    /// A session on which no channel was opened and no data moved for this long is ended, after twice this at the
+    /// latest. Zero: never.
     pub idle: Duration,
     /// How long a closed channel or session may go on flushing in the background.
     pub linger: Duration,

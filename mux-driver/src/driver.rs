@@ -83,13 +83,11 @@ impl<W: Wire> Driver<W> {
                     }
                     state.conn.handle_input(bytes);
                 }
-                Ok(Received::End) => {
-                    state.conn.handle_eof();
-                    self.ending = self.ending.after_peers_end();
-                }
+                Ok(Received::End) => state.conn.handle_eof(),
                 Err(error) => {
                     state.conn.handle_transport_error(error);
-                    self.ending = self.ending.after_peers_end();
+                    // A transport that failed is not polled again.
+                    self.ending = Ending::Done;
                 }
             }
             state.collect(&mut self.wakes);
@@ -116,6 +114,7 @@ impl<W: Wire> Driver<W> {
                 state.conn.handle_transport_error(error);
                 state.collect(&mut self.wakes);
                 writer.close();
+                state.lost = true;
                 self.ending = Ending::Done;
                 state.sent_since_turn = false;
                 drop(state);
@@ -128,6 +127,7 @@ impl<W: Wire> Driver<W> {
                 return Poll::Pending;
             }
             state.sent_since_turn = false;
+            state.drained(&mut self.wakes);
             if state.unblocked(&mut self.wakes) {
                 cx.waker().wake_by_ref();
             }
@@ -174,7 +174,7 @@ impl<W: Wire> Driver<W> {
                 return;
             }
             self.due = None;
-            let now = Instant::now();
+            let now = now();
             let mut state = self.shared.state();
             state.conn.handle_timeout(now);
             state.collect(&mut self.wakes);
@@ -192,6 +192,16 @@ impl<W: Wire> Driver<W> {
         }
     }
 
+    /// A polite end waits for the transport to take what is left. Meanwhile nobody reads the session's input any more,
+    /// but a peer that is blocked sending it would never take ours.
+    fn discard_input(&mut self, cx: &mut Context<'_>) {
+        match self.buffer.poll_read(&mut *self.reader, cx) {
+            Poll::Ready(Ok(Received::Data { .. })) => cx.waker().wake_by_ref(),
+            Poll::Ready(Ok(Received::End)) | Poll::Pending => {}
+            Poll::Ready(Err(_)) => self.ending = Ending::Done,
+        }
+    }
+
     /// After the session is over: ends the transport without losing what was sent. Ready when it is released.
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -201,13 +211,22 @@ impl<W: Wire> Driver<W> {
                     let shut = self.shared.writer().poll_shutdown(cx);
                     match shut {
                         Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Ok(())) => self.ending = Ending::LastRead { until: Instant::now() + LAST_READ },
+                        Poll::Ready(Ok(())) => self.ending = Ending::LastRead { until: now() + LAST_READ },
                         Poll::Ready(Err(_)) => self.ending = Ending::Done,
                     }
                 }
                 Ending::LastRead { .. } => match self.buffer.poll_read(&mut *self.reader, cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(Received::Data { .. })) => {}
+                    Poll::Ready(Ok(Received::Data { .. })) => {
+                        // In a polite end, a peer that still sends has not seen our end, and may not have all that
+                        // went before it: closing now would make the kernel throw that away.
+                        if let Some(linger) = self.shared.state().conn.next_deadline() {
+                            self.ending = Ending::LastRead { until: (now() + LAST_READ).min(linger) };
+                        }
+                        // A peer that goes on sending gets one read a turn.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     Poll::Ready(Ok(Received::End) | Err(_)) => self.ending = Ending::Done,
                 },
                 Ending::Done => {
@@ -221,25 +240,17 @@ impl<W: Wire> Driver<W> {
     /// Lets go of the transport and says so.
     fn release(&mut self) {
         self.reader = Box::new(tokio::io::empty());
-        self.shared.writer().close();
+        let lost = self.shared.writer().close();
         self.guard = None;
         let mut state = self.shared.state();
+        state.lost |= lost;
         state.released = true;
         let waker = state.ending.take();
         self.wakes.add(waker);
+        state.drained(&mut self.wakes);
         state.flushed(&mut self.wakes);
         drop(state);
         self.wakes.wake();
-    }
-}
-
-impl Ending {
-    /// The peer has ended its direction, or the transport failed: nothing is left to wait for.
-    fn after_peers_end(self) -> Self {
-        match self {
-            Self::No | Self::ShuttingDown => Self::No,
-            Self::LastRead { .. } | Self::Done => Self::Done,
-        }
     }
 }
 
@@ -268,8 +279,18 @@ impl<W: Wire> Future for Driver<W> {
             (state.conn.is_over(), state.conn.next_deadline().is_some())
         };
         // Only a polite end waits for the transport to take what is left.
+        if over && sent.is_pending() && may_wait && this.ending == Ending::No {
+            this.discard_input(cx);
+        }
         if over && (sent.is_ready() || !may_wait || this.ending == Ending::Done) {
-            return this.end(cx);
+            while this.end(cx).is_pending() {
+                // The end has a deadline of its own: a peer that never closes must not keep the transport.
+                this.keep_time(cx);
+                if this.ending != Ending::Done {
+                    return Poll::Pending;
+                }
+            }
+            return Poll::Ready(());
         }
         if more {
             cx.waker().wake_by_ref();
@@ -287,6 +308,11 @@ impl<W: Wire> Drop for Driver<W> {
         drop(state);
         self.release();
     }
+}
+
+/// The runtime's clock, which tests may have paused: the timer runs by it too.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 const _: () = assert!(BATCH <= READ_TURN);

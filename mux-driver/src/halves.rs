@@ -18,11 +18,33 @@ const DIRECT: usize = 4096;
 pub(crate) struct DrivenSend<W: Wire> {
     shared: Arc<Shared<W>>,
     key: Key,
+    /// A flush is under way; the transport had taken all that was handed over so many times when it began.
+    flush_since: Option<u64>,
 }
 
 impl<W: Wire> DrivenSend<W> {
     pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
-        Self { shared, key }
+        Self { shared, key, flush_since: None }
+    }
+
+    /// Ready when the transport has taken what this half handed over. What others queue meanwhile does not delay it.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.shared.state();
+        if let (true, Some(cause)) = (state.lost, state.conn.cause()) {
+            return Poll::Ready(Err(cause.clone()));
+        }
+        let idle = !state.blocked && self.shared.idle_writer().is_some();
+        let since = *self.flush_since.get_or_insert(state.turns);
+        if idle || state.released || state.turns > since {
+            self.flush_since = None;
+            return Poll::Ready(Ok(()));
+        }
+        state.wait_flush(self.key, cx.waker());
+        let mut wakes = Wakes::default();
+        state.wake_driver(&mut wakes);
+        drop(state);
+        wakes.wake();
+        Poll::Pending
     }
 
     /// Sends from the caller's buffer if nothing has to go first.
@@ -76,9 +98,13 @@ enum Sent {
 
 impl<W: Wire> SendOps for DrivenSend<W> {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
+        self.flush_since = None;
         // More than 16 slices are taken in steps: a short write is always allowed.
-        let fin = flags.contains(WriteFlags::FIN) && bufs.len() <= 16;
-        let bufs = &bufs[..bufs.len().min(16)];
+        let full = || bufs.iter().filter(|buf| !buf.is_empty());
+        let mut some = [IoSlice::new(&[]); 16];
+        some.iter_mut().zip(full()).for_each(|(slot, buf)| *slot = IoSlice::new(buf));
+        let fin = flags.contains(WriteFlags::FIN) && full().count() <= some.len();
+        let bufs = &some[..full().count().min(some.len())];
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         let gather = flags.contains(WriteFlags::MORE);
         if total >= DIRECT && !gather {
@@ -106,6 +132,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
+        self.flush_since = None;
         if data.len() >= DIRECT {
             match self.write_direct(cx, &[IoSlice::new(data)], data.len()) {
                 Sent::Bytes(taken) => {
@@ -152,14 +179,11 @@ impl<W: Wire> SendOps for DrivenSend<W> {
                 Err(_) => return Poll::Ready(Err(error)),
             },
         };
-        if sent && !state.blocked && !state.driver_woken {
-            return Poll::Ready(Ok(()));
+        if sent {
+            drop(state);
+            return self.poll_taken(cx);
         }
         state.wait_send(self.key, cx.waker());
-        let key = self.key;
-        if !state.flushing_halves.contains(&key) {
-            state.flushing_halves.push(key);
-        }
         Poll::Pending
     }
 
@@ -174,18 +198,16 @@ impl<W: Wire> SendOps for DrivenSend<W> {
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut state = self.shared.state();
-        if state.conn.is_send_done(self.key)? && !state.blocked && !state.conn.has_output() {
-            return Poll::Ready(Ok(()));
+        if state.conn.is_send_done(self.key)? {
+            drop(state);
+            return self.poll_taken(cx);
         }
         state.wait_send(self.key, cx.waker());
-        let key = self.key;
-        if !state.flushing_halves.contains(&key) {
-            state.flushing_halves.push(key);
-        }
         Poll::Pending
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.flush_since = None;
         let mut state = self.shared.state();
         state.conn.finish(self.key)?;
         self.shared.finish_call(state, false);
@@ -312,10 +334,13 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
-        let rest = self.rest.len();
+        if self.rest.len() >= min.max(1) {
+            return Poll::Ready(());
+        }
+        // What is held here still counts as waiting there, but not what was read of it.
+        self.say_read();
         let mut state = self.shared.state();
-        // What is held here still counts as waiting there.
-        if rest >= min.max(1) || state.conn.is_readable(self.key, min) {
+        if state.conn.is_readable(self.key, min) {
             return Poll::Ready(());
         }
         state.wait_recv(self.key, cx.waker());

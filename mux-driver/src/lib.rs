@@ -13,7 +13,6 @@ mod shared;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use mux_api::{Budget, Capabilities, Config, Result, Session, SessionInfo};
 use mux_proto::{Connection, Limits, Wire};
@@ -61,7 +60,7 @@ pub async fn establish<W: Wire>(
 ) -> Result<Session> {
     let budget = Budget::new(config.budget, Some(Budget::process().clone()));
     let limits = Limits::from_config(config);
-    let conn = Connection::new(profile.wire, limits, budget, profile.extension, Instant::now());
+    let conn = Connection::new(profile.wire, limits, budget, profile.extension, driver::now());
     let shared = Arc::new(Shared::new(conn, stream.writer));
     tokio::spawn(Driver::new(Arc::clone(&shared), stream.reader, stream.guard));
     let ops = Arc::new(DrivenSession::new(shared, info, profile.capabilities));

@@ -2,14 +2,13 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use mux_api::backend::{ChannelParts, SessionOps};
 use mux_api::{Capabilities, Error, Initiator, OpenOptions, Result, SessionInfo, Stats};
 use mux_proto::{Key, Wire};
 
+use crate::driver::now;
 use crate::halves::{DrivenRecv, DrivenSend};
 use crate::shared::{Shared, State, Wakes, remember};
 
@@ -17,12 +16,11 @@ pub(crate) struct DrivenSession<W: Wire> {
     shared: Arc<Shared<W>>,
     info: SessionInfo,
     capabilities: fn(bool) -> Capabilities,
-    negotiated: OnceLock<Capabilities>,
 }
 
 impl<W: Wire> DrivenSession<W> {
     pub(crate) fn new(shared: Arc<Shared<W>>, info: SessionInfo, capabilities: fn(bool) -> Capabilities) -> Self {
-        Self { shared, info, capabilities, negotiated: OnceLock::new() }
+        Self { shared, info, capabilities }
     }
 
     /// Waits until the peer's abilities are known.
@@ -33,7 +31,6 @@ impl<W: Wire> DrivenSession<W> {
                 return Poll::Ready(Err(cause.clone()));
             }
             if state.conn.is_established() {
-                self.negotiated.get_or_init(|| (self.capabilities)(state.conn.is_extended()));
                 return Poll::Ready(Ok(()));
             }
             remember(&mut state.establishing, cx.waker());
@@ -72,7 +69,7 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.negotiated.get().copied().unwrap_or_default()
+        (self.capabilities)(self.shared.state().conn.is_extended())
     }
 
     fn poll_open(&self, cx: &mut Context<'_>, options: &OpenOptions) -> Poll<Result<ChannelParts>> {
@@ -132,7 +129,7 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
 
     fn close(&self, code: u64, reason: &str) {
         let mut state = self.shared.state();
-        state.conn.close(code, reason, Instant::now());
+        state.conn.close(code, reason, now());
         self.hand_to_driver(state);
     }
 

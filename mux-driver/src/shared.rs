@@ -30,7 +30,7 @@ pub(crate) struct State<W> {
     pub(crate) ending: Option<Waker>,
     pub(crate) establishing: Option<Waker>,
     pub(crate) flushing: Option<Waker>,
-    /// Halves that wait until the transport has taken everything.
+    /// Halves that wait until the transport has taken what was handed over.
     pub(crate) flushing_halves: Vec<Key>,
     /// Halves that send from their callers' buffers as soon as the transport takes more, by urgency.
     writers: [VecDeque<Key>; 8],
@@ -42,8 +42,12 @@ pub(crate) struct State<W> {
     pub(crate) sent_since_turn: bool,
     /// The transport has not taken all that was handed over; it wakes the driver when it can.
     pub(crate) blocked: bool,
+    /// How often the transport had taken all that was handed over.
+    pub(crate) turns: u64,
     /// The transport is released.
     pub(crate) released: bool,
+    /// The transport ended before it had taken everything handed over.
+    pub(crate) lost: bool,
 }
 
 #[derive(Default)]
@@ -52,6 +56,8 @@ struct HalfWakers {
     recv: Option<Waker>,
     /// In `writers`.
     writes_next: bool,
+    /// In `flushing_halves`.
+    flushes: bool,
 }
 
 /// Tasks to wake once the lock is released.
@@ -85,7 +91,9 @@ impl<W: Wire> Shared<W> {
             driver_woken: false,
             sent_since_turn: false,
             blocked: false,
+            turns: 0,
             released: false,
+            lost: false,
         };
         Self { state: Mutex::new(state), writer: Mutex::new(Writer::new(io)) }
     }
@@ -207,16 +215,31 @@ impl<W: Wire> State<W> {
         self.writers.iter().any(|queue| !queue.is_empty())
     }
 
-    /// The transport has taken everything handed over: those who wait for that look again.
+    /// Nothing is queued on any channel: who waits for that looks again.
     pub(crate) fn flushed(&mut self, wakes: &mut Wakes) {
         wakes.add(self.flushing.take());
+    }
+
+    /// The transport has taken everything handed over, though more may be queued: the halves that wait look again.
+    pub(crate) fn drained(&mut self, wakes: &mut Wakes) {
+        self.turns += 1;
         while let Some(key) = self.flushing_halves.pop() {
-            wakes.add(self.halves.get_mut(key.index()).and_then(|half| half.send.take()));
+            let half = self.slot(key);
+            half.flushes = false;
+            wakes.add(half.send.take());
         }
     }
 
     pub(crate) fn wait_send(&mut self, key: Key, waker: &Waker) {
         remember(&mut self.slot(key).send, waker);
+    }
+
+    /// Waits until the transport has taken what was handed over.
+    pub(crate) fn wait_flush(&mut self, key: Key, waker: &Waker) {
+        self.wait_send(key, waker);
+        if !std::mem::replace(&mut self.slot(key).flushes, true) {
+            self.flushing_halves.push(key);
+        }
     }
 
     pub(crate) fn wait_recv(&mut self, key: Key, waker: &Waker) {
@@ -227,6 +250,10 @@ impl<W: Wire> State<W> {
     pub(crate) fn forget_send(&mut self, key: Key) {
         let half = self.slot(key);
         half.send = None;
+        if std::mem::take(&mut half.flushes) {
+            self.flushing_halves.retain(|waiting| *waiting != key);
+        }
+        let half = self.slot(key);
         if std::mem::take(&mut half.writes_next) {
             self.writers.iter_mut().for_each(|queue| queue.retain(|waiting| *waiting != key));
         }

@@ -96,10 +96,12 @@ impl Writer {
         Pin::new(&mut *self.io).poll_shutdown(cx)
     }
 
-    /// Lets go of the transport.
-    pub(crate) fn close(&mut self) {
+    /// Lets go of the transport; `true` when it had not taken everything.
+    pub(crate) fn close(&mut self) -> bool {
+        let lost = !self.batch.is_empty();
         self.io = Box::new(tokio::io::sink());
         self.batch = Batch::default();
         self.error = Some(io::ErrorKind::NotConnected.into());
+        lost
     }
 }

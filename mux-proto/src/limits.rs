@@ -21,6 +21,10 @@ pub struct Limits {
     pub label: u32,
     /// How long the peer's announcement is awaited before it counts as plain.
     pub hello_wait: Duration,
+    /// How often a silent peer is probed; zero: never.
+    pub keepalive: Duration,
+    /// A session that is not used for this long ends; zero: never.
+    pub idle: Duration,
     /// How long a polite close may take.
     pub linger: Duration,
 }
@@ -46,6 +50,9 @@ impl Limits {
     /// What a channel may always buffer.
     pub const LEAST_SEND_BUFFER: usize = 32 * 1024;
 
+    /// Probes in a row that may go unanswered before the peer is dead.
+    pub const MISSES: u32 = 2;
+
     /// Frames the peer can provoke (confirmations, refusals, answers to CLOSE) that wait to be sent. A peer that
     /// keeps provoking them while it does not read is cut off: about 60,000 answers.
     pub const MAX_PENDING_ANSWERS: usize = 1 << 20;
@@ -60,6 +67,8 @@ impl Limits {
             frame: config.frame_size.clamp(1024, Self::MAX_FRAME),
             label: config.max_label.min(u32::from(u16::MAX)),
             hello_wait: Duration::from_secs(1),
+            keepalive: config.keepalive,
+            idle: config.idle,
             linger: config.linger,
         }
     }

@@ -52,6 +52,7 @@ impl<W: Wire> Connection<W> {
             return Err(Error::new(ErrorKind::LimitExceeded, Origin::Local, "no channel number is free"));
         };
         self.stats.channels_opened += 1;
+        self.liveness.used = true;
         self.say(&Outgoing::Open {
             from: key.id(),
             window: size,

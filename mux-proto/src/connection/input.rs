@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use mux_api::{Error, ErrorKind, Initiator, Origin, Priority, codes};
 
+use super::liveness::PROBE;
 use super::{Connection, Event, Peer};
 use crate::channel::{Channel, Key, RecvSide, RecvState, SendSide, SendState, State};
 use crate::{Decoded, Incoming, Limits, LocalId, Outgoing, RemoteId, Wire};
@@ -35,6 +36,7 @@ impl<W: Wire> Connection<W> {
     /// Bytes arrived. Bodies become slices of `input`, or copies where they are small.
     pub fn handle_input(&mut self, input: Bytes) {
         self.stats.bytes_in += input.len() as u64;
+        self.liveness.heard = true;
         if self.cause.is_some() {
             return;
         }
@@ -173,6 +175,7 @@ impl<W: Wire> Connection<W> {
             Incoming::Credit { to, add } => self.on_credit(to, add)?,
             Incoming::Data { to, len } => {
                 let key = self.on_data(to, len)?;
+                self.liveness.used = true;
                 self.parser.body = Some(Body { to: Some(key), left: len });
             }
             Incoming::Fin { to } => self.on_fin(to)?,
@@ -222,6 +225,7 @@ impl<W: Wire> Connection<W> {
             return self.refuse(from, codes::LIMIT, "no channel number is free");
         };
         self.incoming += 1;
+        self.liveness.used = true;
         self.backlog.push_back(key);
         self.say(&Outgoing::Confirm { to: from, from: key.id(), window: size, max_frame: Limits::MAX_FRAME });
         self.events.push(Event::Acceptable);
@@ -258,6 +262,9 @@ impl<W: Wire> Connection<W> {
     }
 
     fn on_refuse(&mut self, to: LocalId, code: Option<u64>, reason: &str) -> Result<(), Error> {
+        if to == PROBE {
+            return Ok(());
+        }
         let (key, channel) = self.addressed(to, "a refusal")?;
         if channel.state != State::Opening {
             return Err(unexpected("a refusal", to, "is open already"));

@@ -2,6 +2,7 @@
 
 mod command;
 mod input;
+mod liveness;
 mod output;
 mod shutdown;
 
@@ -14,6 +15,7 @@ use mux_api::{Budget, Error, Reservation, Stats};
 use crate::channel::{Channel, Key, RecvState, SendState, State, Table};
 use crate::{Features, Limits, Outgoing, Wire};
 use input::Parser;
+use liveness::Liveness;
 pub use output::Direct;
 use output::Schedule;
 use shutdown::Lifecycle;
@@ -52,6 +54,7 @@ pub struct Connection<W> {
     announced: bool,
     features: Features,
     lifecycle: Lifecycle,
+    liveness: Liveness,
     /// Why the session is over.
     cause: Option<Error>,
     stats: Stats,
@@ -99,6 +102,7 @@ impl<W: Wire> Connection<W> {
             None => Peer::Plain,
         };
         let features = wire.features(peer == Peer::Extended);
+        let liveness = Liveness::new(&limits, now);
         // An empty reservation always fits.
         let held = budget.reserve(0).unwrap_or_else(|| unreachable!("nothing was reserved"));
         let mut this = Self {
@@ -118,6 +122,7 @@ impl<W: Wire> Connection<W> {
             announced: extension.is_some(),
             features,
             lifecycle: Lifecycle::Live,
+            liveness,
             cause: None,
             stats: Stats::default(),
             epoch: 0,
@@ -164,11 +169,15 @@ impl<W: Wire> Connection<W> {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due, if ever.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match (self.peer, self.lifecycle.deadline()) {
-            (_, Some(linger)) => Some(linger),
-            (Peer::Unknown { until }, None) if self.cause.is_none() => Some(until),
-            _ => None,
+        let ending = self.lifecycle.deadline();
+        if self.cause.is_some() {
+            return ending;
         }
+        let hello = match self.peer {
+            Peer::Unknown { until } => Some(until),
+            Peer::Plain | Peer::Extended => None,
+        };
+        ending.into_iter().chain(hello).chain(self.liveness.deadline()).min()
     }
 
     /// Time has come to `now`.
@@ -179,6 +188,7 @@ impl<W: Wire> Connection<W> {
             self.establish(false);
         }
         self.check_linger(now);
+        self.check_alive(now);
     }
 
     fn establish(&mut self, extended: bool) {

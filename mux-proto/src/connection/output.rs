@@ -94,6 +94,7 @@ impl<W: Wire> Connection<W> {
         if take == 0 {
             return None;
         }
+        self.liveness.used = true;
         let before = batch.len();
         self.wire.encode(&Outgoing::Data { to: remote, len: take }, &mut batch.tail);
         self.stats.bytes_out += (batch.len() - before) as u64 + u64::from(take);
@@ -107,6 +108,7 @@ impl<W: Wire> Connection<W> {
         let limit = self.send_limit();
         let Some(channel) = self.table.get_mut(key) else { return };
         channel.scheduled = false;
+        self.liveness.used = true;
         let State::Open { remote } = channel.state else { return };
         if !channel.can_transmit() {
             return;

@@ -7,6 +7,7 @@ mod closing;
 mod fairness;
 mod flow;
 mod lifecycle;
+mod liveness;
 mod malformed;
 mod monitor;
 mod pair;

@@ -89,6 +89,8 @@ impl Monitor {
                 seen.credit[peer] = u64::from(window);
                 seen.max_frame[peer] = max_frame;
             }
+            // The answer to a keepalive probe.
+            Frame::Refuse { to: LocalId(0xFFFF_FFFE), .. } => {}
             Frame::Refuse { to, .. } => {
                 let at = self.addressed(peer, to, &what);
                 self.sides[peer].numbers.remove(&to.0);

@@ -1,0 +1,85 @@
+//! Dead peers are noticed, busy and plain ones are not taken for dead, unused sessions end when asked to.
+
+use std::time::Duration;
+
+use mux_api::{Config, ErrorKind, Origin};
+
+use crate::pair::Pair;
+
+const TICK: Duration = Duration::from_secs(1);
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.keepalive = TICK;
+    config
+}
+
+#[test]
+fn a_silent_peer_is_dead_after_two_unanswered_probes() {
+    let mut pair = Pair::new(&config());
+    pair.run();
+    pair.links[1].stalled = true;
+    for tick in 1.. {
+        assert!(tick <= 4, "noticed in time");
+        pair.advance(TICK);
+        pair.run();
+        if let Some(cause) = pair.ends[0].conn.cause() {
+            assert_eq!((cause.kind(), cause.origin()), (ErrorKind::Idle, Origin::Transport));
+            assert!(tick > 2, "not after {tick} ticks");
+            return;
+        }
+    }
+}
+
+#[test]
+fn probes_keep_an_idle_session_alive_with_any_peer() {
+    for mut pair in [Pair::new(&config()), Pair::plain(&config())] {
+        let [near, far] = pair.channel();
+        for _ in 0..100 {
+            pair.advance(TICK);
+            pair.run();
+        }
+        for end in &mut pair.ends {
+            assert_eq!(end.conn.cause().map(ToString::to_string), None);
+        }
+        pair.ends[0].close(near);
+        pair.run();
+        pair.ends[1].close(far);
+        pair.assert_clean();
+    }
+}
+
+#[test]
+fn a_plain_peer_that_has_not_answered_an_open_may_be_silent() {
+    let mut pair = Pair::plain(&config());
+    pair.links[1].stalled = true;
+    pair.ends[0].open(b"").expect("opens");
+    for _ in 0..20 {
+        pair.advance(TICK);
+        pair.run();
+    }
+    assert_eq!(pair.ends[0].conn.cause().map(ToString::to_string), None);
+    pair.links[1].stalled = false;
+    pair.run();
+    assert_eq!(pair.ends[0].conn.cause().map(ToString::to_string), None);
+}
+
+#[test]
+fn only_a_session_that_is_not_used_ends_by_idleness() {
+    let mut config = config();
+    config.idle = TICK * 10;
+    let mut pair = Pair::new(&config);
+    let [near, far] = pair.channel();
+    for _ in 0..50 {
+        pair.advance(TICK);
+        pair.ends[0].write(near, b"x").expect("lives");
+        pair.run();
+        pair.ends[1].read(far);
+    }
+    for _ in 0..20 {
+        pair.advance(TICK);
+        pair.run();
+    }
+    let cause = pair.ends[0].conn.cause().expect("over");
+    assert_eq!(cause.kind(), ErrorKind::Idle, "{cause}");
+}
