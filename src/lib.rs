@@ -19,3 +19,8 @@ mod registry;
 
 pub use mux_api::*;
 pub use registry::{Registry, dial, listen, registry};
+
+/// The README's Rust program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeExamples;
