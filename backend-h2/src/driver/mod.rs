@@ -1,0 +1,328 @@
+//! The task behind a connection: it alone calls h2. It drives the connection, reads every stream of the session,
+//! writes what channels have queued, keeps the pool of parked requests, and sees to the end.
+
+mod client;
+mod control;
+mod end;
+mod read;
+mod server;
+mod time;
+mod wire;
+mod write;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use h2::client::SendRequest;
+use mux_api::{Error, Session};
+use slab::Slab;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use crate::channel::Channel;
+use crate::headers::Requests;
+use crate::io::Io;
+use crate::ready::Link;
+use crate::record::Outgoing;
+use crate::send::SendState;
+use crate::session::{Shared, wake};
+use client::Client;
+use end::Ending;
+use server::Server;
+pub(crate) use server::{Offer, Sessions};
+use wire::{Conn, Driven, Kind, Wire};
+
+/// Rounds of a turn before other tasks get theirs.
+const ROUNDS: usize = 8;
+
+/// What a channel may send at first when the peer's control stream does not say (docs/h2.md, section 4).
+const UNTOLD_CREDIT: u64 = 64 * 1024;
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    conn: Conn,
+    side: Side,
+    /// Streams by the key of their links. An entry is empty while it is looked at.
+    wires: Slab<Option<Box<Wire>>>,
+    control_key: Option<usize>,
+    /// Control records to be sent.
+    control: BytesMut,
+    look_at_control: bool,
+    /// The control stream is answered.
+    established: bool,
+    /// No new channels, either way: said to the peer.
+    draining: bool,
+    /// We have begun the polite end and turned the channels to it.
+    closing: bool,
+    /// We have said CLOSE.
+    close_said: bool,
+    /// The peer has said CLOSE: with what, and until when its last bytes are waited for.
+    peer_closing: Option<(Error, Instant)>,
+    ending: Ending,
+    pings: VecDeque<Ping>,
+    next_ping: u64,
+    /// When the peer was last heard, and when a channel was last used.
+    last_heard: Instant,
+    heard_in_turn: bool,
+    last_used: Instant,
+    /// The count of traffic then.
+    used: u64,
+    /// When streams without traffic were last kept alive.
+    last_sweep: Instant,
+    started: Instant,
+    /// Streams to be let go of, in order of time.
+    winding: VecDeque<(Instant, usize)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    due: Option<Instant>,
+    keys: Vec<usize>,
+    /// Held as long as the transport.
+    guard: Option<Box<dyn Send>>,
+}
+
+/// Which end we are.
+enum Side {
+    Client(Client),
+    Server(Server),
+    /// Nothing is opened or accepted any more.
+    Over,
+}
+
+/// A ping without its answer yet.
+struct Ping {
+    number: u64,
+    sent: Instant,
+    waiting: Vec<oneshot::Sender<Duration>>,
+}
+
+impl Driver {
+    /// The dialing end of a session.
+    pub(crate) fn client(
+        shared: Arc<Shared>,
+        conn: h2::client::Connection<Io, Outgoing>,
+        requests: SendRequest<Outgoing>,
+        make: Requests,
+    ) -> Result<Self, h2::Error> {
+        let side = Side::Client(Client::new(requests, make));
+        let mut driver = Self::new(shared, Conn::Client(conn), side, None);
+        driver.open_control()?;
+        Ok(driver)
+    }
+
+    /// The accepting end of a connection, whose session is made when its first request names it.
+    pub(crate) fn server(
+        shared: Arc<Shared>,
+        conn: h2::server::Connection<Io, Outgoing>,
+        prefix: String,
+        sessions: Arc<Sessions>,
+        make: Offer,
+        give: Box<dyn FnOnce(Session) + Send>,
+        guard: Box<dyn Send>,
+    ) -> Self {
+        let side = Side::Server(Server::new(prefix, sessions, make, give));
+        Self::new(shared, Conn::Server(conn), side, Some(guard))
+    }
+
+    fn new(shared: Arc<Shared>, conn: Conn, side: Side, guard: Option<Box<dyn Send>>) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            conn,
+            side,
+            wires: Slab::new(),
+            control_key: None,
+            control: BytesMut::new(),
+            look_at_control: false,
+            established: false,
+            draining: false,
+            closing: false,
+            close_said: false,
+            peer_closing: None,
+            ending: Ending::No,
+            pings: VecDeque::new(),
+            next_ping: 0,
+            last_heard: now,
+            heard_in_turn: false,
+            last_used: now,
+            used: 0,
+            last_sweep: now,
+            started: now,
+            winding: VecDeque::new(),
+            timer: None,
+            due: None,
+            keys: Vec::new(),
+            guard,
+        }
+    }
+
+    /// An entry for a stream, linked to its channel.
+    fn new_wire(&mut self, kind: Kind) -> usize {
+        let entry = self.wires.vacant_entry();
+        let key = entry.key();
+        let link = Link::new(key, Arc::clone(&self.shared.ready), Arc::clone(&self.shared.counters));
+        if let Kind::Channel(channel) = &kind {
+            channel.attach(&link);
+        }
+        entry.insert(Some(Wire::new(kind, link)));
+        key
+    }
+
+    /// Forgets a stream; h2 resets it unless it has ended.
+    fn drop_wire(&mut self, key: usize) {
+        if self.control_key == Some(key) {
+            self.control_key = None;
+        }
+        self.wires.try_remove(key);
+    }
+
+    /// The next channel that the application opened and has not given up meanwhile.
+    fn next_open(&mut self) -> Option<Arc<Channel>> {
+        loop {
+            let channel = self.shared.lock().opens.pop_front()?;
+            let given_up = {
+                let state = channel.lock();
+                let reset = matches!(state.send.state, SendState::Reset { .. });
+                state.cause.is_some() || (reset && state.recv.stop.is_some())
+            };
+            if !given_up {
+                return Some(channel);
+            }
+            channel.fail(&Error::closed_locally());
+        }
+    }
+
+    /// The peer was heard.
+    fn heard(&mut self, bytes: usize) {
+        self.heard_in_turn = true;
+        self.shared.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// One round: what woke, what the application asked, then the connection. `true` if there may be more.
+    fn round(&mut self, cx: &mut Context<'_>, first: bool) -> bool {
+        let mut keys = std::mem::take(&mut self.keys);
+        let asked = self.shared.ready.take(&mut keys);
+        if keys.len() > 1 {
+            self.sort_by_urgency(&mut keys);
+        }
+        for key in keys.drain(..) {
+            self.look(key, cx);
+        }
+        self.keys = keys;
+        if asked || first {
+            self.asked();
+        }
+        if !self.is_ending() {
+            match &self.side {
+                Side::Client(_) => self.make_requests(cx),
+                Side::Server(_) => self.serve_opens(),
+                Side::Over => {}
+            }
+        }
+        self.check_closing();
+        if std::mem::take(&mut self.look_at_control)
+            && let Some(key) = self.control_key
+        {
+            self.look(key, cx);
+        }
+        self.drive(cx);
+        self.shared.ready.has_work() || self.look_at_control
+    }
+
+    /// Reads and writes the connection, and answers requests.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        while !matches!(self.conn, Conn::Gone) {
+            match self.conn.poll(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Driven::Request(request)) => {
+                    if !self.is_ending() {
+                        self.on_request(*request);
+                    }
+                }
+                Poll::Ready(Driven::Ended(error)) => {
+                    // What arrived before the end is read before the end is told.
+                    self.read_all(cx);
+                    self.conn_ended(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks at every stream.
+    fn read_all(&mut self, cx: &mut Context<'_>) {
+        let keys: Vec<usize> = self.wires.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.look(key, cx);
+        }
+    }
+
+    /// Channels of higher urgency get their records to h2 first.
+    fn sort_by_urgency(&self, keys: &mut [usize]) {
+        let urgency = |key: &usize| match self.wires.get(*key).and_then(Option::as_ref).map(|wire| &wire.kind) {
+            Some(Kind::Channel(channel)) => channel.lock().priority.urgency() + 1,
+            _ => 0,
+        };
+        keys.sort_by_cached_key(urgency);
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.shared.ready.begin_turn(cx.waker());
+        let mut more = true;
+        for round in 0..ROUNDS {
+            more = this.round(cx, round == 0);
+            if !more {
+                break;
+            }
+        }
+        let now = Instant::now();
+        if std::mem::take(&mut this.heard_in_turn) {
+            this.last_heard = now;
+        }
+        let used = this.shared.counters.traffic.load(Ordering::Relaxed);
+        if std::mem::replace(&mut this.used, used) != used {
+            this.last_used = now;
+        }
+        more |= this.keep_time(now, cx);
+        let done = this.end(now, cx);
+        this.flushed();
+        let more = this.shared.ready.end_turn() || more;
+        if done {
+            return Poll::Ready(());
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Driver {
+    /// Wakes those who wait until the transport has taken everything.
+    fn flushed(&mut self) {
+        let mut state = self.shared.lock();
+        let clear = state.opens.is_empty() && self.shared.counters.send_buffered.load(Ordering::Acquire) == 0;
+        if state.cause.is_some() || clear {
+            let waker = state.flushing.take();
+            drop(state);
+            wake(waker);
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// The runtime was shut down, or the task ended: nobody may wait for it any longer.
+    fn drop(&mut self) {
+        self.fail(crate::error::lost("the runtime that drove the session was shut down".to_owned()), false);
+        self.release();
+    }
+}

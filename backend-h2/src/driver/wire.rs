@@ -1,0 +1,130 @@
+//! One HTTP/2 stream as the driver holds it, and the connection under all of them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use h2::client::{self, ResponseFuture};
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::Request;
+
+use crate::channel::Channel;
+use crate::io::Io;
+use crate::ready::Link;
+use crate::record::{Outgoing, Parser};
+
+/// An incoming request, not answered yet.
+pub(super) type Incoming = (Request<RecvStream>, SendResponse<Outgoing>);
+
+/// What a stream is for.
+pub(super) enum Kind {
+    /// The session's control records.
+    Control,
+    Channel(Arc<Channel>),
+    /// A request of ours that waits for the server to open a channel.
+    Park,
+    /// Nothing more is said on it, what arrives is dropped: it waits for the peer's end.
+    Ending,
+}
+
+pub(super) struct Wire {
+    pub(super) kind: Kind,
+    pub(super) link: Arc<Link>,
+    /// The link as a waker, for everything of h2 that concerns this stream.
+    pub(super) waker: Waker,
+    /// The response we wait for.
+    pub(super) response: Option<ResponseFuture>,
+    pub(super) send: Option<SendStream<Outgoing>>,
+    pub(super) recv: Option<RecvStream>,
+    pub(super) parser: Parser,
+    /// We have said END_STREAM; the peer has.
+    pub(super) send_ended: bool,
+    pub(super) recv_ended: bool,
+    /// A request made because the server asked for it, so that it is not one of the pool.
+    pub(super) asked: bool,
+    /// Something was sent since the last look for idle streams.
+    pub(super) busy: bool,
+    /// When it is dropped, whatever the peer does.
+    pub(super) until: Option<Instant>,
+}
+
+impl Wire {
+    pub(super) fn new(kind: Kind, link: Arc<Link>) -> Box<Self> {
+        Box::new(Self {
+            kind,
+            waker: Waker::from(Arc::clone(&link)),
+            link,
+            response: None,
+            send: None,
+            recv: None,
+            parser: Parser::default(),
+            send_ended: false,
+            recv_ended: false,
+            asked: false,
+            busy: true,
+            until: None,
+        })
+    }
+
+    /// Hands a frame to h2. `false`: the stream is gone; its receiving side says why.
+    pub(super) fn say(&mut self, frame: Outgoing, end: bool) -> bool {
+        let Some(send) = &mut self.send else { return false };
+        self.busy = true;
+        self.send_ended |= end;
+        send.send_data(frame, end).is_ok()
+    }
+
+    /// Ends our direction of the stream, if it has not ended.
+    pub(super) fn end(&mut self) {
+        if !self.send_ended {
+            let permit = self.link.permit(0, false);
+            self.say(Outgoing::new().with_permit(permit), true);
+        }
+    }
+
+    /// Whether both directions of the stream have ended and all is written, so that it can be let go without a reset.
+    pub(super) fn is_done(&self) -> bool {
+        self.send_ended && self.recv_ended && self.response.is_none() && self.link.is_flushed()
+    }
+}
+
+/// The HTTP/2 connection.
+pub(super) enum Conn {
+    Client(client::Connection<Io, Outgoing>),
+    Server(server::Connection<Io, Outgoing>),
+    /// It is released.
+    Gone,
+}
+
+/// What driving the connection gave.
+pub(super) enum Driven {
+    /// A request came.
+    Request(Box<Incoming>),
+    /// The connection has ended.
+    Ended(Option<h2::Error>),
+}
+
+impl Conn {
+    /// Reads and writes; pending once there is nothing to do.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Driven> {
+        match self {
+            Self::Client(conn) => Pin::new(conn).poll(cx).map(|ended| Driven::Ended(ended.err())),
+            Self::Server(conn) => conn.poll_accept(cx).map(|next| match next {
+                Some(Ok(request)) => Driven::Request(Box::new(request)),
+                Some(Err(error)) => Driven::Ended(Some(error)),
+                None => Driven::Ended(None),
+            }),
+            Self::Gone => Poll::Ready(Driven::Ended(None)),
+        }
+    }
+
+    /// Begins its end; a client's ends by itself once nobody holds a stream.
+    pub(super) fn shut_down(&mut self) {
+        if let Self::Server(conn) = self {
+            conn.abrupt_shutdown(Reason::NO_ERROR);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From a channel to its HTTP/2 stream: records, within credit, HTTP/2's windows and what the transport has taken.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+
+use super::wire::Wire;
+use crate::channel::{Channel, ChannelState};
+use crate::error::raw_reason;
+use crate::limits::Limits;
+use crate::record::{HEADER, Outgoing, kind};
+use crate::recv::RecvState;
+use crate::send::{SendState, Terminal};
+use crate::session::wake;
+
+/// Room that control records and the header of a data record take beside its body, at most.
+const OVERHEAD: usize = 3 * 14 + HEADER;
+
+/// Sends what the channel has to say, as far as it goes, and wakes its writer.
+pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
+    if channel.raw {
+        pump_raw(wire, channel, record);
+    } else {
+        pump_records(wire, channel, record);
+    }
+    wake_writer(channel);
+}
+
+fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
+    let mut reserved = false;
+    while !wire.send_ended && wire.send.is_some() {
+        let mut state = channel.lock();
+        let mut frame = Outgoing::new();
+        if let Some(code) = state.recv.stop.take() {
+            frame.control(kind::STOP, code);
+        }
+        let mut credit = false;
+        if !wire.link.is_credit_in_flight()
+            && let Some(offset) = state.recv.due_credit()
+        {
+            frame.control(kind::CREDIT, offset);
+            state.recv.granted(offset);
+            credit = true;
+        }
+        let body = next_body(wire, &mut state, record, OVERHEAD, &mut reserved);
+        let len = body.len();
+        if len > 0 {
+            frame.data(body);
+        }
+        let terminal = state.send.terminal();
+        match terminal {
+            Some(Terminal::Fin) => frame.fin(),
+            Some(Terminal::Reset(code)) => frame.control(kind::RESET, code),
+            None => {}
+        }
+        if terminal.is_some() {
+            state.send.terminal_said();
+        }
+        // Once neither side has anything to say, the stream may end; the peer may be waiting for just that.
+        let end = state.send.is_over() && state.recv.peer_ended;
+        if frame.remaining() == 0 && !end {
+            break;
+        }
+        let permit = wire.link.permit(len, credit);
+        drop(state);
+        channel.counters.bytes_out.fetch_add(frame.remaining() as u64, Ordering::Relaxed);
+        if !wire.say(frame.with_permit(permit), end) {
+            wire.send = None;
+        }
+    }
+    release_reserve(wire, reserved);
+}
+
+fn pump_raw(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
+    let mut reserved = false;
+    while !wire.send_ended {
+        let mut state = channel.lock();
+        if let Some(Terminal::Reset(code)) = state.send.terminal() {
+            // Ends both directions: HTTP/2 has no other reset.
+            state.send.terminal_said();
+            end_raw_recv(channel, &mut state);
+            drop(state);
+            if let Some(mut send) = wire.send.take() {
+                send.send_reset(raw_reason(code));
+            }
+            wire.recv = None;
+            return;
+        }
+        let body = next_body(wire, &mut state, record, 0, &mut reserved);
+        let end = state.send.terminal() == Some(Terminal::Fin);
+        if body.is_empty() && !end {
+            break;
+        }
+        if end {
+            state.send.terminal_said();
+        }
+        let permit = wire.link.permit(body.len(), false);
+        drop(state);
+        channel.counters.bytes_out.fetch_add(body.len() as u64, Ordering::Relaxed);
+        if !wire.say(Outgoing::raw(body).with_permit(permit), end) {
+            wire.send = None;
+            break;
+        }
+    }
+    release_reserve(wire, reserved);
+    let mut state = channel.lock();
+    if wire.send_ended && wire.link.is_flushed() && state.recv.state == RecvState::Stopped {
+        // Nobody reads what still comes; HTTP/2 says so by a reset without error.
+        end_raw_recv(channel, &mut state);
+        wire.recv = None;
+        wire.send = None;
+    }
+}
+
+fn end_raw_recv(channel: &Channel, state: &mut ChannelState) {
+    if state.recv.state == RecvState::Open {
+        state.recv.state = RecvState::Stopped;
+        channel.discard_recv(state);
+    }
+    state.recv.peer_ended = true;
+}
+
+/// The next body, as far as HTTP/2 has room for it; the stream is woken when there is more.
+fn next_body(
+    wire: &mut Wire,
+    state: &mut ChannelState,
+    record: usize,
+    overhead: usize,
+    reserved: &mut bool,
+) -> Bytes {
+    let in_flight = wire.link.in_flight();
+    let len = state.send.next_len(record);
+    let Some(send) = wire.send.as_mut().filter(|_| len > 0 && in_flight < Limits::IN_FLIGHT) else {
+        return Bytes::new();
+    };
+    *reserved = true;
+    send.reserve_capacity(len + overhead);
+    let mut cx = Context::from_waker(&wire.waker);
+    loop {
+        let room = send.capacity().saturating_sub(overhead);
+        if room >= len {
+            return state.send.next_body(len);
+        }
+        match send.poll_capacity(&mut cx) {
+            Poll::Ready(Some(Ok(_))) => {}
+            // A part goes now, rather than waiting for all.
+            Poll::Pending if room > 0 => return state.send.next_body(room),
+            Poll::Pending | Poll::Ready(None | Some(Err(_))) => {
+                // Left reserved: the stream is woken by the window it waits for.
+                *reserved = false;
+                return Bytes::new();
+            }
+        }
+    }
+}
+
+/// Gives back window that was reserved and is not used: it would be taken from the connection.
+fn release_reserve(wire: &mut Wire, reserved: bool) {
+    let Some(send) = wire.send.as_mut().filter(|_| !wire.send_ended) else { return };
+    if reserved {
+        send.reserve_capacity(0);
+    }
+}
+
+/// Wakes the writer if it finds what it waits for.
+fn wake_writer(channel: &Arc<Channel>) {
+    let mut state = channel.lock();
+    if state.send_waker.is_none() {
+        return;
+    }
+    let room = channel.send_limit.saturating_sub(channel.unsent(&state));
+    let over = !matches!(state.send.state, SendState::Open | SendState::Finishing);
+    if over || state.cause.is_some() || room >= state.send_need {
+        let waker = state.send_waker.take();
+        drop(state);
+        wake(waker);
+    }
+}

@@ -1,0 +1,108 @@
+//! Every bound of an HTTP/2 session, with its reason.
+
+use std::time::Duration;
+
+use mux_api::{Budget, Config};
+
+/// What a session allows its peer and itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Channels the peer may have open at once.
+    pub(crate) max_incoming: u64,
+    /// Channels that wait for `accept`.
+    pub(crate) backlog: usize,
+    /// A channel's in-band credit when memory is plentiful.
+    pub(crate) window: u32,
+    /// Credit that every channel of this session has before its window is known: what may come with the request.
+    pub(crate) early: u32,
+    /// Bytes a channel holds for sending.
+    pub(crate) send_buffer: usize,
+    /// The largest payload of a data record that we send.
+    pub(crate) record: usize,
+    pub(crate) label: usize,
+    pub(crate) linger: Duration,
+    pub(crate) keepalive: Duration,
+    pub(crate) idle: Duration,
+}
+
+impl Limits {
+    /// A window never starts below this.
+    pub(crate) const MIN_WINDOW: u32 = 1024;
+
+    /// The stream window of HTTP/2 exceeds the in-band credit by this much, so that credit runs out first: hops that
+    /// stall on an exhausted stream window never see one.
+    const MARGIN: u32 = 64 * 1024;
+
+    /// The connection window: never the one that runs out, so that an unread channel stalls only itself.
+    pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+    /// What a record may carry, and a little more for its header and the control records before it: one frame.
+    const RECORD: usize = 64 * 1024;
+    pub(crate) const FRAME: u32 = Self::RECORD as u32 + 1024;
+
+    /// Header lists of ours have below 3 KiB.
+    pub(crate) const HEADER_LIST: u32 = 16 * 1024;
+
+    /// Bytes of one channel handed to h2 and not yet to the transport. Two frames keep it busy; more could not be
+    /// overtaken by an urgent channel.
+    pub(crate) const IN_FLIGHT: usize = 2 * Self::RECORD;
+
+    /// Requests the client keeps parked at first, and at most.
+    pub(crate) const POOL: u32 = 8;
+    pub(crate) const MAX_POOL: u32 = 128;
+
+    /// Control records that wait to be sent. A peer that provokes answers and does not take them is cut off.
+    pub(crate) const MAX_CONTROL: usize = 64 * 1024;
+
+    /// Opens that wait for the driver's next turn, or for a parked request: beyond it `open` waits.
+    pub(crate) const MAX_OPENS: usize = 128;
+
+    /// How long a peer may take to end a stream whose directions are both over, before it is reset.
+    pub(crate) const WIND_DOWN: Duration = Duration::from_secs(5);
+
+    /// How long the end of the session may take to reach the peer.
+    pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
+
+    /// How long a parked request is kept: below the 30 to 60 seconds that proxies allow.
+    pub(crate) const SLOT_LIFE: Duration = Duration::from_secs(25);
+
+    pub(crate) fn from_config(config: &Config) -> Self {
+        let window = config.window.clamp(Self::MIN_WINDOW, Self::CONNECTION_WINDOW - Self::MARGIN);
+        // Half the budget, if every channel the peer may open came at once.
+        let share = config.budget / u64::from(config.max_channels.max(1)) / 2;
+        let early = share.clamp(u64::from(Self::MIN_WINDOW), 64 * 1024) as u32;
+        Self {
+            max_incoming: u64::from(config.max_channels),
+            backlog: config.channel_backlog.max(1) as usize,
+            window,
+            early: early.min(window),
+            send_buffer: config.send_buffer.max(4096) as usize,
+            record: (config.frame_size as usize).clamp(1024, Self::RECORD),
+            label: config.max_label as usize,
+            linger: config.linger,
+            keepalive: config.keepalive,
+            idle: config.idle,
+        }
+    }
+
+    /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
+    pub(crate) fn stream_window(&self) -> u32 {
+        self.window + Self::MARGIN
+    }
+
+    /// Streams a client may have at once: channels of both sides, the pool, the control stream. Channels beyond
+    /// `max_incoming` are refused with an answer, so this bound is only the last resort.
+    pub(crate) fn streams(&self) -> u32 {
+        let streams = self.max_incoming.saturating_mul(2) + 2 * u64::from(Self::MAX_POOL);
+        u32::try_from(streams).unwrap_or(u32::MAX)
+    }
+
+    /// The window a new channel starts with: the more of the budget is in use, the smaller. With the remaining share
+    /// r it is `window * r * r`, which falls smoothly and never uses the budget up.
+    pub(crate) fn initial_window(&self, budget: &Budget) -> u32 {
+        let limit = budget.limit().max(1);
+        let share = (budget.available() as f64 / limit as f64).min(1.0);
+        let size = (f64::from(self.window) * share * share) as u32;
+        size.clamp(self.early.max(Self::MIN_WINDOW).min(self.window), self.window)
+    }
+}

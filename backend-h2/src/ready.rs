@@ -1,0 +1,198 @@
+//! Who has something to do: the channels and streams that the driver looks at on its next turn.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+/// Keys of streams that woke, and the driver's task. A wake during the driver's own turn only leaves its key here.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    keys: Vec<usize>,
+    /// The session itself has something to say: opens, a close, a ping.
+    session: bool,
+    in_turn: bool,
+    driver: Waker,
+}
+
+impl Ready {
+    pub(crate) fn new() -> Arc<Self> {
+        let inner = Inner { keys: Vec::new(), session: false, in_turn: false, driver: Waker::noop().clone() };
+        Arc::new(Self { inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(mut inner: MutexGuard<'_, Inner>) {
+        if inner.in_turn {
+            return;
+        }
+        // Woken once: the driver leaves its waker again at the start of its turn.
+        let driver = std::mem::replace(&mut inner.driver, Waker::noop().clone());
+        drop(inner);
+        driver.wake();
+    }
+
+    fn push(&self, key: usize) {
+        let mut inner = self.lock();
+        inner.keys.push(key);
+        Self::wake(inner);
+    }
+
+    /// The application asked something of the session.
+    pub(crate) fn poke_session(&self) {
+        let mut inner = self.lock();
+        inner.session = true;
+        Self::wake(inner);
+    }
+
+    /// The driver's turn begins.
+    pub(crate) fn begin_turn(&self, driver: &Waker) {
+        let mut inner = self.lock();
+        inner.in_turn = true;
+        inner.driver.clone_from(driver);
+    }
+
+    /// Moves the keys out; `true` if the session has something to say. The buffer given is used for the next ones.
+    pub(crate) fn take(&self, keys: &mut Vec<usize>) -> bool {
+        keys.clear();
+        let mut inner = self.lock();
+        std::mem::swap(&mut inner.keys, keys);
+        std::mem::take(&mut inner.session)
+    }
+
+    /// Whether something waits; the turn goes on.
+    pub(crate) fn has_work(&self) -> bool {
+        let inner = self.lock();
+        inner.session || !inner.keys.is_empty()
+    }
+
+    /// The driver's turn is over; `true` if something came meanwhile, so that it must come back.
+    pub(crate) fn end_turn(&self) -> bool {
+        let mut inner = self.lock();
+        inner.in_turn = false;
+        inner.session || !inner.keys.is_empty()
+    }
+}
+
+/// Sums over all channels of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) open: AtomicU64,
+    pub(crate) incoming: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) resets_in: AtomicU64,
+    pub(crate) resets_out: AtomicU64,
+    pub(crate) recv_buffered: AtomicU64,
+    pub(crate) send_buffered: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    /// Rises with every byte of data and every channel: what an idle session lacks.
+    pub(crate) traffic: AtomicU64,
+}
+
+/// What ties an HTTP/2 stream to the driver: its key, as a waker, and what of it h2 has not written yet.
+#[derive(Debug)]
+pub(crate) struct Link {
+    key: usize,
+    queued: AtomicBool,
+    /// Bytes of channel data handed to h2 and not yet to the transport.
+    in_flight: AtomicUsize,
+    /// Frames handed to h2 and not yet to the transport.
+    frames: AtomicUsize,
+    /// One of those frames carries credit: the next waits, since credit is absolute and the last one counts.
+    credit: AtomicBool,
+    ready: Arc<Ready>,
+    counters: Arc<Counters>,
+}
+
+impl Link {
+    pub(crate) fn new(key: usize, ready: Arc<Ready>, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            queued: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            frames: AtomicUsize::new(0),
+            credit: AtomicBool::new(false),
+            ready,
+            counters,
+        })
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        self.key
+    }
+
+    /// Has the driver look at this stream.
+    pub(crate) fn poke(&self) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.ready.push(self.key);
+        }
+    }
+
+    /// The driver looks now: what happens from here on pokes again.
+    pub(crate) fn begin(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether the transport has taken every frame.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.frames.load(Ordering::Acquire) == 0
+    }
+
+    pub(crate) fn is_credit_in_flight(&self) -> bool {
+        self.credit.load(Ordering::Acquire)
+    }
+
+    /// Counts a frame as handed to h2 until the permit is dropped, which h2 does once the frame is written.
+    pub(crate) fn permit(self: &Arc<Self>, bytes: usize, credit: bool) -> Permit {
+        self.in_flight.fetch_add(bytes, Ordering::AcqRel);
+        self.frames.fetch_add(1, Ordering::AcqRel);
+        if credit {
+            self.credit.store(true, Ordering::Release);
+        }
+        Permit { link: Arc::clone(self), bytes, credit }
+    }
+}
+
+impl Wake for Link {
+    fn wake(self: Arc<Self>) {
+        self.poke();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.poke();
+    }
+}
+
+/// Travels with a frame through h2.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    link: Arc<Link>,
+    bytes: usize,
+    credit: bool,
+}
+
+impl Drop for Permit {
+    /// May run under h2's own lock: it only counts and leaves a key.
+    fn drop(&mut self) {
+        self.link.in_flight.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.link.frames.fetch_sub(1, Ordering::AcqRel);
+        if self.credit {
+            self.link.credit.store(false, Ordering::Release);
+        }
+        self.link.counters.send_buffered.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        self.link.poke();
+    }
+}

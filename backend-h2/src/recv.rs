@@ -1,0 +1,171 @@
+//! The receiving direction: what arrived, and how much more may.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// How the direction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecvState {
+    /// More may come.
+    Open,
+    /// The peer finished; what waits is all there is.
+    Finished,
+    /// The peer abandoned it with this code.
+    Reset(u64),
+    /// We read no more; what still arrives is discarded.
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(crate) struct RecvSide {
+    pub(crate) state: RecvState,
+    /// The peer has said how its direction ended.
+    pub(crate) peer_ended: bool,
+    /// A STOP that is still to be said.
+    pub(crate) stop: Option<u64>,
+    /// The opener waits for a first record of ours: credit is said whether it is due or not.
+    pub(crate) confirm: bool,
+    /// The window: what may be on its way, waiting or being read together.
+    window: u32,
+    /// The offset up to which the peer may send, as it was told.
+    granted: u64,
+    /// Bytes received, and bytes that the application has read, ever.
+    received: u64,
+    consumed: u64,
+    /// Bytes of a raw body that were read and whose HTTP/2 window was not returned yet.
+    unreturned: usize,
+    buffered: usize,
+    /// Slices of receive buffers, then what was copied.
+    queue: VecDeque<Bytes>,
+    tail: Vec<u8>,
+}
+
+/// Smaller bodies are copied, so that they pin no receive buffer.
+const PINS_FROM: usize = 2048;
+
+impl RecvSide {
+    pub(crate) fn new(window: u32, granted: u64) -> Self {
+        Self {
+            state: RecvState::Open,
+            peer_ended: false,
+            stop: None,
+            confirm: false,
+            window,
+            granted,
+            received: 0,
+            consumed: 0,
+            unreturned: 0,
+            buffered: 0,
+            queue: VecDeque::new(),
+            tail: Vec::new(),
+        }
+    }
+
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    pub(crate) fn window(&self) -> usize {
+        self.window as usize
+    }
+
+    /// Counts `len` bytes against what was granted; `false` when the peer sends more than it may.
+    #[must_use = "an overrun is a protocol violation"]
+    pub(crate) fn receive(&mut self, len: usize) -> bool {
+        self.received += len as u64;
+        self.received <= self.granted
+    }
+
+    /// Stores what arrived; returns how much of it waits to be read now.
+    pub(crate) fn push(&mut self, body: Bytes) -> usize {
+        let len = body.len();
+        if self.state != RecvState::Open {
+            self.unreturned += len;
+            return 0;
+        }
+        self.buffered += len;
+        if len < PINS_FROM {
+            self.tail.extend_from_slice(&body);
+            return len;
+        }
+        if !self.tail.is_empty() {
+            self.queue.push_back(Bytes::from(std::mem::take(&mut self.tail)));
+        }
+        self.queue.push_back(body);
+        len
+    }
+
+    /// The next bytes; they count as read once [`consume`](Self::consume) says so.
+    pub(crate) fn take(&mut self) -> Option<Bytes> {
+        let chunk = match self.queue.pop_front() {
+            Some(chunk) => chunk,
+            None if self.tail.is_empty() => return None,
+            None => Bytes::from(std::mem::take(&mut self.tail)),
+        };
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        Some(chunk)
+    }
+
+    /// The application has read `len` bytes; returns how many of them still counted as waiting.
+    pub(crate) fn consume(&mut self, len: usize) -> usize {
+        let len = len.min(self.buffered);
+        self.buffered -= len;
+        self.consumed += len as u64;
+        self.unreturned += len;
+        len
+    }
+
+    /// The offset to announce, if so much was read that the peer should be told: half a window.
+    pub(crate) fn due_credit(&self) -> Option<u64> {
+        let target = self.consumed + u64::from(self.window);
+        let due = target - self.granted.min(target) >= u64::from(self.window / 2).max(1);
+        ((due || self.confirm) && self.state == RecvState::Open).then_some(target)
+    }
+
+    /// The peer is told that it may send up to `offset`.
+    pub(crate) fn granted(&mut self, offset: u64) {
+        self.granted = self.granted.max(offset);
+        self.confirm = false;
+    }
+
+    /// Bytes of a raw body whose HTTP/2 window is to be returned.
+    pub(crate) fn take_unreturned(&mut self) -> usize {
+        std::mem::take(&mut self.unreturned)
+    }
+
+    pub(crate) fn has_unreturned(&self) -> bool {
+        self.unreturned > 0
+    }
+
+    /// Drops what waits; returns how much.
+    pub(crate) fn discard(&mut self) -> usize {
+        self.queue = VecDeque::new();
+        self.tail = Vec::new();
+        self.unreturned += self.buffered;
+        std::mem::take(&mut self.buffered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_due_at_half_a_window_and_never_exceeded() {
+        let mut side = RecvSide::new(100, 20);
+        assert_eq!(side.due_credit(), Some(100), "the early credit was less than the window");
+        side.granted(100);
+        assert_eq!(side.due_credit(), None);
+        assert!(side.receive(100));
+        assert_eq!(side.push(Bytes::from(vec![1; 100])), 100);
+        assert_eq!(side.take().map(|chunk| chunk.len()), Some(100));
+        side.consume(49);
+        assert_eq!(side.due_credit(), None);
+        side.consume(1);
+        assert_eq!(side.due_credit(), Some(150));
+        assert!(!side.receive(1));
+    }
+}
