@@ -17,11 +17,19 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 
 
+def pkg_config(*flags: str) -> str:
+    """What pkg-config says about the installed libmux."""
+    try:
+        said = subprocess.run(["pkg-config", *flags, "libmux"], check=True, stdout=subprocess.PIPE)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        raise SystemExit("MUX_SYSTEM=1, but pkg-config finds no libmux: install it, or set PKG_CONFIG_PATH") from None
+    return said.stdout.decode().strip()
+
+
 def header() -> Path:
     """Finds mux.h: where pkg-config says with MUX_SYSTEM=1, else beside LIBMUX_DIR, else in the checkout."""
     if os.environ.get("MUX_SYSTEM") == "1":
-        flags = subprocess.run(["pkg-config", "--variable=includedir", "libmux"], check=True, stdout=subprocess.PIPE)
-        return Path(flags.stdout.decode().strip()) / "mux.h"
+        return Path(pkg_config("--variable=includedir")) / "mux.h"
     candidates = [HERE.parent / "include" / "mux.h"]
     if library_dir := os.environ.get("LIBMUX_DIR"):
         candidates[:0] = [Path(library_dir) / "mux.h", Path(library_dir).parent / "include" / "mux.h"]

@@ -16,7 +16,11 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent
+# A build backend does not put the project's directory on the path.
+sys.path.insert(0, str(HERE))
+from build_native import pkg_config  # noqa: E402
 
 
 def cargo_build() -> Path:
@@ -58,9 +62,11 @@ class BuildNative(build_ext):
         self.force = True
 
     def build_extension(self, ext):
+        package = Path(self.get_ext_fullpath(ext.name)).parent
+        for stale in package.glob("libmux.so*"):
+            stale.unlink()
         if os.environ.get("MUX_SYSTEM") == "1":
-            flags = subprocess.run(["pkg-config", "--libs", "libmux"], check=True, stdout=subprocess.PIPE)
-            ext.extra_link_args += shlex.split(flags.stdout.decode())
+            ext.extra_link_args += shlex.split(pkg_config("--libs"))
             return super().build_extension(ext)
         given = os.environ.get("LIBMUX_DIR")
         library = Path(given) / "libmux.so" if given else cargo_build()
@@ -69,7 +75,6 @@ class BuildNative(build_ext):
         ext.library_dirs.insert(0, str(library.parent))
         ext.runtime_library_dirs.append("$ORIGIN")
         super().build_extension(ext)
-        package = Path(self.get_ext_fullpath(ext.name)).parent
         shutil.copy2(library, package / soname(library))
 
 

@@ -6,6 +6,8 @@ import threading
 import libmux
 import pytest
 from conftest import url_for
+from libmux._config import native_config
+from libmux._native import lib
 
 
 def read_all(channel):
@@ -186,3 +188,50 @@ def test_configuration_reaches_the_library(connected):
 
 def test_version_is_the_packages():
     assert libmux.__version__.count(".") == 2
+
+
+def test_every_setting_has_a_place_in_the_library(url):
+    everything = libmux.Config(
+        connect_timeout=5,
+        keepalive=1.5,
+        idle=60,
+        linger=5,
+        max_channels=10,
+        window=65536,
+        budget=1 << 20,
+        send_buffer=65536,
+        frame_size=16384,
+        channel_backlog=5,
+        session_backlog=5,
+        max_label=100,
+        max_sessions=5,
+    )
+    with libmux.listen(url, config=everything) as listener, libmux.connect(listener.url, config=everything) as dialing:
+        with listener.accept(timeout=10), dialing.open(label=b"x" * 100):
+            with pytest.raises(ValueError):
+                dialing.open(label=b"x" * 101)
+
+
+def test_tls_settings_are_checked_where_they_are_given(tmp_path):
+    pem = tmp_path / "some.pem"
+    pem.write_bytes(b"-----BEGIN CERTIFICATE-----\n")
+    whole = libmux.TLS(
+        ca=pem,
+        cert=str(pem),
+        key=b"-----BEGIN PRIVATE KEY-----\n",
+        server_name="example.org",
+        pins=[bytes(32)],
+        alpn=["one", "two"],
+        client_auth=libmux.ClientAuth.REQUIRE,
+    )
+    native = native_config(None, whole, None)
+    assert native.h != 0
+    lib.mux_close(native.h)
+    for wrong in (
+        libmux.TLS(cert=b"x"),
+        libmux.TLS(key=b"x"),
+        libmux.TLS(pins=[bytes(31)]),
+        libmux.TLS(ca=tmp_path / "nothing"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            native_config(None, wrong, None)

@@ -2,9 +2,11 @@
 
 import hashlib
 import random
+import shutil
 import subprocess
 
 import pytest
+from conftest import Program
 from urls import URLS
 
 PAIRS = [
@@ -59,3 +61,21 @@ def test_the_command_does_not_take_a_reset_for_an_end(run, programs, tmp_path, u
     done = subprocess.run(command, input=b"", capture_output=True, timeout=90)
     assert done.returncode != 0
     assert b"77" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_the_c_agents_are_clean_under_valgrind(programs):
+    # Not the 64 MiB, which prove nothing here and take their time.
+    names = [name for name in CHECKS if name != "echo"]
+    memcheck = ["valgrind", "--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect"]
+    memcheck += ["--error-exitcode=9", *programs["c"]]
+    serving = Program([*memcheck, "listen", "qmux://127.0.0.1:0", "serve"])
+    try:
+        driving = Program([*memcheck, "dial", serving.line(), "drive", *names])
+        try:
+            assert driving.succeed() == [f"ok {name}" for name in names]
+            serving.succeed()
+        finally:
+            driving.end()
+    finally:
+        serving.end()
