@@ -139,3 +139,41 @@ print("both")
     command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.returncode) == ("both\n", 0), done.stderr
+
+
+def test_ctrl_c_ends_the_wait_at_exit():
+    """A program that exits gives what it closed the time to be delivered; a peer that does not read could hold it."""
+    deaf = SETUP + """
+import time
+with libmux.listen("qmux://127.0.0.1:0") as listener:
+    print(listener.url, flush=True)
+    session = listener.accept()
+    time.sleep(60)
+"""
+    client = """
+with libmux.connect({url!r}) as session, session.open() as channel:
+    channel.settimeout(0.2)
+    try:
+        channel.sendall(b"x" * (64 << 20))
+    except TimeoutError:
+        pass
+print("waiting", flush=True)
+"""
+    options = [sys.executable, "-W", "ignore::ResourceWarning", "-c"]
+    server = subprocess.Popen([*options, deaf], stdout=subprocess.PIPE, text=True)
+    url = server.stdout.readline().strip()
+    process = subprocess.Popen(
+        [*options, SETUP + client.format(url=url)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "waiting\n", process.communicate(timeout=10)
+        time.sleep(0.5)
+        assert process.poll() is None, "there was nothing to wait for"
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        process.communicate(timeout=20)
+        assert time.monotonic() - started < 5
+    finally:
+        for each in (process, server):
+            each.kill()
+            each.communicate()
