@@ -137,7 +137,14 @@ impl SessionOps for QuicSession {
         remember(&mut lock(&shared.opening.wakers.open), cx.waker());
         // After the waker is kept, so that an end between the two looks wakes us.
         self.may_open()?;
+        let streams = match shared.opening.poll_take(&shared.conn) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(streams)) => streams,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(shared.lost(&error))),
+        };
+        // After the peer's credit: an open that has to wait for it holds no memory.
         let Some(held) = shared.budget.reserve(u64::from(shared.settings.window)) else {
+            shared.opening.put_back(streams);
             let message = format!(
                 "no memory for another channel: a window of {} bytes does not fit the budget ({} of {} bytes are free)",
                 shared.settings.window,
@@ -147,11 +154,7 @@ impl SessionOps for QuicSession {
             let error = Error::new(ErrorKind::LimitExceeded, Origin::Local, message).with_code(codes::LIMIT);
             return Poll::Ready(Err(error.retry_safe(true)));
         };
-        let (send, recv) = match shared.opening.poll_take(&shared.conn) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(streams)) => streams,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(shared.lost(&error))),
-        };
+        let (send, recv) = streams;
         shared.counts.opened.fetch_add(1, Ordering::Relaxed);
         let side = SendSide::new(shared, send, Initiator::Local);
         if options.priority != Priority::default() {

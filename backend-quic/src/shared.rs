@@ -226,6 +226,11 @@ impl Opening {
         }
     }
 
+    /// Gives back what was taken and not used.
+    pub(crate) fn put_back(&self, stream: (SendStream, RecvStream)) {
+        lock(&self.pending).spare = Some(stream);
+    }
+
     /// Ready when a stream is free, or none will ever be.
     pub(crate) fn poll_look(&self, conn: &Connection) -> Poll<()> {
         let mut pending = lock(&self.pending);

@@ -323,7 +323,10 @@ async fn an_open_beyond_the_limit_waits_and_one_beyond_the_backlog_is_refused() 
         // The backlog holds 128.
         for channel in &mut channels[128..] {
             let error = channel.read(&mut [0]).await.expect_err("refused");
-            assert_eq!((error.kind(), error.code(), error.is_retry_safe()), (ErrorKind::Refused, Some(codes::REFUSED), true));
+            assert_eq!(
+                (error.kind(), error.code(), error.is_retry_safe()),
+                (ErrorKind::Refused, Some(codes::REFUSED), true)
+            );
             refused += 1;
         }
         assert_eq!(refused, 72);

@@ -36,6 +36,9 @@ pub trait Acceptor: Send + Sync + 'static {
     /// # Cancel safety
     /// Cancel-safe.
     async fn accept(&self) -> std::io::Result<ByteStream>;
+
+    /// Stops listening at once: the address can be bound again although the acceptor still exists.
+    fn close(&self);
 }
 
 /// The transports there are, by the name a URL gives them.

@@ -1,9 +1,10 @@
 //! TCP.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 use async_trait::async_trait;
 use mux_api::{Error, ErrorKind, Origin, Result, Url};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::socket::SocketWriter;
@@ -67,6 +68,11 @@ impl Acceptor for TcpAcceptor {
     async fn accept(&self) -> std::io::Result<ByteStream> {
         let (stream, _) = self.listener.accept().await?;
         wrap(stream)
+    }
+
+    fn close(&self) {
+        // A socket that is closed already has nothing to stop.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
     }
 }
 

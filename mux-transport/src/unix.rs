@@ -1,11 +1,14 @@
 //! Unix sockets.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use mux_api::{Error, Result, Url};
+use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::socket::SocketWriter;
@@ -31,7 +34,7 @@ pub(crate) async fn bind(url: &Url) -> Result<Box<dyn Acceptor>> {
     .map_err(fail)?;
     let address = url.to_string().split_once(':').map_or_else(String::new, |(_, rest)| rest.to_owned());
     let address = address.split('?').next().unwrap_or_default().to_owned();
-    Ok(Box::new(UnixAcceptor { listener, address, path: path.to_owned() }))
+    Ok(Box::new(UnixAcceptor { listener, address, path: path.to_owned(), closed: AtomicBool::new(false) }))
 }
 
 /// Whether the path is a socket that a process left behind: nobody answers there.
@@ -52,6 +55,8 @@ struct UnixAcceptor {
     listener: UnixListener,
     address: String,
     path: PathBuf,
+    /// The name was removed: it may be another listener's by now.
+    closed: AtomicBool,
 }
 
 #[async_trait]
@@ -64,12 +69,19 @@ impl Acceptor for UnixAcceptor {
         let (stream, _) = self.listener.accept().await?;
         Ok(wrap(stream, Path::new("")))
     }
+
+    fn close(&self) {
+        if !self.closed.swap(true, Ordering::Relaxed) {
+            // The name would otherwise outlive the listener. Somebody may have removed it before us.
+            let _ = std::fs::remove_file(&self.path);
+            let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl Drop for UnixAcceptor {
     fn drop(&mut self) {
-        // The name would otherwise outlive the listener. Somebody may have removed it before us.
-        let _ = std::fs::remove_file(&self.path);
+        self.close();
     }
 }
 

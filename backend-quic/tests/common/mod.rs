@@ -1,5 +1,5 @@
 //! A listener with a certificate made for the test, and a dialer that trusts it by its pin.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use std::time::Duration;
 
@@ -28,10 +28,14 @@ pub async fn dial(url: &str, config: &Config) -> Result<Session> {
     within(QuicBackend.dial(&url, &config.with_url(&url, &[]).expect("options"))).await
 }
 
-/// Both ends of a session, with `options` of URLs on both.
+/// Both ends of a session, with `options` of URLs on both. For 2000 channels the backlog is as large.
 pub async fn pair(options: &str) -> (Session, Session, Listener) {
     let made = certificate();
-    let listener = listen(&format!("quic://127.0.0.1:0?{options}"), &server_config(&made)).await;
+    let mut config = server_config(&made);
+    if options.contains("max_channels=2000") {
+        config.channel_backlog = 2000;
+    }
+    let listener = listen(&format!("quic://127.0.0.1:0?{options}"), &config).await;
     let mut config = Config::default();
     config.tls.pins = vec![made.pin];
     let url = format!("{}?{options}", listener.url());
@@ -51,7 +55,7 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
 pub async fn idle(sessions: &[&Session]) {
     within(async {
         let busy = |session: &&Session| session.stats().channels_open + session.stats().budget_used > 0;
-        while sessions.iter().any(|session| busy(session)) {
+        while sessions.iter().any(busy) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

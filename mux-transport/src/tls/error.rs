@@ -8,8 +8,19 @@ use rustls::AlertDescription;
 /// A handshake that ended with a TLS alert. `origin` is who sent it: us ([`Origin::Local`]) or the peer.
 pub fn handshake_error(alert: u8, origin: Origin, why: &str) -> Error {
     let alert = AlertDescription::from(alert);
-    let kind = kind_of(alert);
-    let text = if why.is_empty() { describe(alert) } else { why.to_owned() };
+    // A signature that does not fit is a certificate's fault or the handshake's; the alert does not tell, rustls does.
+    let (kind, why) = match why.strip_prefix(REJECTED) {
+        Some(why) => (ErrorKind::Certificate, why),
+        None => (kind_of(alert), why),
+    };
+    // rustls shows what a verifier of ours says by its `Debug`.
+    let why = why.strip_prefix("Other(OtherError(").and_then(|why| why.strip_suffix("))")).unwrap_or(why);
+    let text = match why {
+        "" => describe(alert),
+        "UnknownIssuer" => "unknown issuer: no trusted authority leads to it".to_owned(),
+        "BadSignature" => "its signature is not that of the authority it names".to_owned(),
+        why => why.to_owned(),
+    };
     let message = match (origin, kind) {
         (Origin::Peer, ErrorKind::Certificate) => {
             format!("the peer rejected our certificate: {} ({alert:?})", describe(alert))
@@ -31,8 +42,7 @@ pub fn io_error(doing: &str, error: io::Error) -> Error {
     let found = match tls {
         rustls::Error::AlertReceived(alert) => handshake_error(u8::from(*alert), Origin::Peer, ""),
         rustls::Error::InvalidCertificate(why) => {
-            let why_text = why.to_string();
-            handshake_error(u8::from(AlertDescription::from(why.clone())), Origin::Local, &why_text)
+            handshake_error(u8::from(AlertDescription::from(why.clone())), Origin::Local, &tls.to_string())
         }
         rustls::Error::NoApplicationProtocol => {
             handshake_error(u8::from(AlertDescription::NoApplicationProtocol), Origin::Local, "")
@@ -46,6 +56,9 @@ pub fn io_error(doing: &str, error: io::Error) -> Error {
     };
     found.context(doing).with_source(error)
 }
+
+/// How rustls begins to say that it does not accept a certificate.
+const REJECTED: &str = "invalid peer certificate: ";
 
 fn kind_of(alert: AlertDescription) -> ErrorKind {
     match alert {

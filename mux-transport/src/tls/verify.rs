@@ -46,7 +46,6 @@ impl LeafVerifier {
 }
 
 /// The peer's certificate is not the one that was pinned.
-#[derive(Debug)]
 struct PinMismatch {
     presented: [u8; 32],
 }
@@ -54,6 +53,13 @@ struct PinMismatch {
 impl fmt::Display for PinMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pin mismatch: the peer presented {}", super::pin_text(&self.presented))
+    }
+}
+
+/// As it displays: rustls puts this form into its messages.
+impl fmt::Debug for PinMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
