@@ -69,6 +69,7 @@ pub type mux_status = i32;
 
 /// What a call came to.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum mux_status_code {
     MUX_OK = 0,
     /// It would have to wait. Any call with any arguments may follow.
@@ -163,6 +164,7 @@ pub struct mux_error {
 
 /// What a session can do.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub enum mux_cap {
     /// One direction can end while the other goes on.
     MUX_CAP_HALF_CLOSE = 1,
@@ -363,3 +365,29 @@ pub struct mux_stats {
     pub lost_packets: u64,
     pub handles_live: u64,
 }
+
+/// The header's bits are those of mux-api, number for number.
+const _: () = {
+    use libmux::Capabilities as Cap;
+    let pairs = [
+        (mux_cap::MUX_CAP_HALF_CLOSE, Cap::HALF_CLOSE),
+        (mux_cap::MUX_CAP_RESET_CODE, Cap::RESET_CODE),
+        (mux_cap::MUX_CAP_STOP, Cap::STOP),
+        (mux_cap::MUX_CAP_RESET_VISIBLE, Cap::RESET_VISIBLE),
+        (mux_cap::MUX_CAP_PRIORITY, Cap::PRIORITY),
+        (mux_cap::MUX_CAP_LABEL, Cap::LABEL),
+        (mux_cap::MUX_CAP_OPENED, Cap::OPENED),
+        (mux_cap::MUX_CAP_DATAGRAM, Cap::DATAGRAM),
+        (mux_cap::MUX_CAP_NO_HOL, Cap::NO_HOL),
+        (mux_cap::MUX_CAP_MIGRATION, Cap::MIGRATION),
+        (mux_cap::MUX_CAP_GOAWAY, Cap::GOAWAY),
+        (mux_cap::MUX_CAP_ACKED, Cap::ACKED),
+        (mux_cap::MUX_CAP_SERVER_OPEN, Cap::SERVER_OPEN),
+    ];
+    let mut at = 0;
+    while at < pairs.len() {
+        assert!(pairs[at].0 as u64 == pairs[at].1.bits());
+        at += 1;
+    }
+    assert!(at == Cap::NAMES.len());
+};

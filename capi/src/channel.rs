@@ -36,6 +36,9 @@ pub(crate) struct Channel {
     recv_over: AtomicBool,
     /// Finished and taken by the transport, failed, or we reset it.
     send_over: AtomicBool,
+    /// The application ended its direction itself: finished, reset or stopped it.
+    ended_recv: AtomicBool,
+    ended_send: AtomicBool,
     /// The first failure.
     cause: OnceLock<Error>,
     read_min: AtomicUsize,
@@ -58,6 +61,8 @@ impl Channel {
             send: Mutex::new(send),
             recv_over: AtomicBool::new(false),
             send_over: AtomicBool::new(false),
+            ended_recv: AtomicBool::new(false),
+            ended_send: AtomicBool::new(false),
             cause: OnceLock::new(),
             read_min: AtomicUsize::new(1),
             write_min: AtomicUsize::new(1),
@@ -87,7 +92,12 @@ impl Channel {
         drop(half);
         match polled {
             Poll::Pending => Ok(None),
-            Poll::Ready(Ok(count)) => Ok(Some(count)),
+            Poll::Ready(Ok(count)) => {
+                if flags.contains(WriteFlags::FIN) && count == bufs.iter().map(|buf| buf.len()).sum() {
+                    self.ended_send.store(true, Ordering::SeqCst);
+                }
+                Ok(Some(count))
+            }
             Poll::Ready(Err(error)) => Err(self.send_failed(error)),
         }
     }
@@ -95,6 +105,7 @@ impl Channel {
     pub(crate) fn finish(&self) -> Result<(), Fault> {
         let finished = self.send()?.finish();
         finished.map_err(|error| self.send_failed(error))?;
+        self.ended_send.store(true, Ordering::SeqCst);
         self.hub.wake(Side::Send);
         Ok(())
     }
@@ -102,6 +113,7 @@ impl Channel {
     pub(crate) fn reset(&self, code: u64) -> Result<(), Fault> {
         let reset = self.send()?.reset(code);
         reset.map_err(|error| self.send_failed(error))?;
+        self.ended_send.store(true, Ordering::SeqCst);
         self.send_is_over();
         Ok(())
     }
@@ -109,6 +121,7 @@ impl Channel {
     pub(crate) fn stop(&self, code: u64) -> Result<(), Fault> {
         let stopped = self.recv()?.stop(code);
         stopped.map_err(|error| self.recv_failed(error))?;
+        self.ended_recv.store(true, Ordering::SeqCst);
         self.recv_is_over();
         Ok(())
     }
@@ -171,6 +184,7 @@ impl Channel {
     }
 
     fn recv_failed(&self, error: Error) -> Fault {
+        let error = self.explain(error, &self.ended_recv);
         if self.note(&error) {
             self.recv_is_over();
         }
@@ -178,10 +192,19 @@ impl Channel {
     }
 
     fn send_failed(&self, error: Error) -> Fault {
+        let error = self.explain(error, &self.ended_send);
         if self.note(&error) {
             self.send_is_over();
         }
         error.into()
+    }
+
+    /// A direction that was ended, but not by the application, was ended by the close of its session.
+    fn explain(&self, error: Error, ended: &AtomicBool) -> Error {
+        if error.kind() != ErrorKind::Finished || ended.load(Ordering::SeqCst) {
+            return error;
+        }
+        self.session.cause().unwrap_or(error)
     }
 
     /// Keeps the first failure. An argument mistake is none, nor is using a direction that the application ended.
@@ -223,7 +246,7 @@ impl Channel {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
-                self.note(&error);
+                self.note(&self.explain(error, &self.ended_send));
             }
         }
         self.send_over.store(true, Ordering::SeqCst);

@@ -181,20 +181,21 @@ pub unsafe extern "C" fn mux_runtime_new(opts: *const mux_runtime_opts, out: *mu
     boundary::status(|| {
         // SAFETY: by this function's contract.
         let (opts, out) = unsafe { (pointer::options(opts, "opts")?, pointer::out(out, "out")?) };
-        let (threads, name) = match &opts {
-            Some(opts) if opts.flags != 0 || opts.reserved != 0 => {
+        let mut threads = 0;
+        let mut name = "libmux";
+        if let Some(opts) = &opts {
+            if opts.flags != 0 || opts.reserved != 0 {
                 return Err(Fault::invalid("flags and reserved of a runtime must be 0"));
             }
-            Some(opts) if opts.worker_threads > 1024 => {
+            if opts.worker_threads > 1024 {
                 return Err(Fault::invalid("worker_threads: 0 (default) to 1024 are allowed"));
             }
-            // SAFETY: by this function's contract.
-            Some(opts) if !opts.thread_name.is_null() => {
-                (opts.worker_threads, unsafe { pointer::text(opts.thread_name, "thread_name")? })
+            threads = opts.worker_threads;
+            if !opts.thread_name.is_null() {
+                // SAFETY: by this function's contract.
+                name = unsafe { pointer::text(opts.thread_name, "thread_name")? };
             }
-            Some(opts) => (opts.worker_threads, "libmux"),
-            None => (0, "libmux"),
-        };
+        }
         if name.len() > 15 {
             return Err(Fault::invalid("thread_name: at most 15 bytes are allowed"));
         }

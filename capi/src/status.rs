@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char};
 
 use libmux::{Error, ErrorKind, Origin};
 
-use crate::abi::{mux_error, mux_status, mux_status_code};
+use crate::abi::{mux_error, mux_origin, mux_status, mux_status_code};
 
 /// Why a call did not succeed.
 #[derive(Debug)]
@@ -54,20 +54,6 @@ impl From<mux_status_code> for Fault {
     }
 }
 
-impl Clone for mux_status_code {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl Copy for mux_status_code {}
-
-impl std::fmt::Debug for mux_status_code {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", *self as mux_status)
-    }
-}
-
 fn status_of(error: &Error) -> mux_status_code {
     use mux_status_code as code;
     match error.kind() {
@@ -104,15 +90,15 @@ fn status_of(error: &Error) -> mux_status_code {
 
 fn detail_of(error: &Error) -> mux_error {
     let origin = match error.origin() {
-        Origin::Local => 1,
-        Origin::Peer => 2,
-        Origin::Transport => 3,
-        Origin::Os => 4,
+        Origin::Local => mux_origin::MUX_BY_LOCAL,
+        Origin::Peer => mux_origin::MUX_BY_PEER,
+        Origin::Transport => mux_origin::MUX_BY_TRANSPORT,
+        Origin::Os => mux_origin::MUX_BY_OS,
     };
     mux_error {
         struct_size: size_of::<mux_error>() as u32,
         status: status_of(error) as mux_status,
-        origin,
+        origin: origin as u32,
         os_errno: error.os_errno().unwrap_or(0),
         code: error.code().unwrap_or(0),
         detail: error.detail(),
@@ -126,7 +112,7 @@ fn local(code: mux_status_code, text: &str) -> mux_error {
     mux_error {
         struct_size: size_of::<mux_error>() as u32,
         status: code as mux_status,
-        origin: if matches!(code, mux_status_code::MUX_OK) { 0 } else { 1 },
+        origin: if code == mux_status_code::MUX_OK { 0 } else { mux_origin::MUX_BY_LOCAL as u32 },
         os_errno: 0,
         code: 0,
         detail: 0,
@@ -144,7 +130,7 @@ pub(crate) fn nothing_failed() -> mux_error {
 /// As much of `text` as fits, cut between characters.
 fn message(text: &str) -> [c_char; 224] {
     let mut out = [0; 224];
-    let fits = text.floor_char_boundary(out.len() - 1);
+    let fits = (0..out.len().min(text.len() + 1)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     for (to, from) in out.iter_mut().zip(text.as_bytes()[..fits].iter().filter(|byte| **byte != 0)) {
         *to = *from as c_char;
     }

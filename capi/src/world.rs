@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::abi::{mux_handle, mux_status_code};
+use crate::abi::{mux_handle, mux_kind, mux_status_code};
 use crate::channel::Channel;
 use crate::config::Settings;
 use crate::handle::{Pinned, Table};
@@ -38,6 +38,8 @@ impl Drop for QueueHandle {
 pub(crate) struct World {
     pub(crate) table: Table<Object>,
     pub(crate) default_runtime: Mutex<Option<Arc<Runtime>>>,
+    /// That of the parent process, never used again; kept so that leak checkers see where its memory belongs.
+    _inherited: Option<&'static World>,
 }
 
 static WORLD: AtomicPtr<World> = AtomicPtr::new(ptr::null_mut());
@@ -74,8 +76,9 @@ fn new_world() -> &'static World {
             Ok(_) => {
                 let inherited = WORLD.load(Ordering::Acquire);
                 // SAFETY: null, or a world that was leaked and is only read here, without its locks.
-                let base = unsafe { inherited.as_ref() }.map_or(0, |world| world.table.end());
-                let world = World { table: Table::new(base), default_runtime: Mutex::default() };
+                let inherited = unsafe { inherited.as_ref() };
+                let base = inherited.map_or(0, |world| world.table.end());
+                let world = World { table: Table::new(base), default_runtime: Mutex::default(), _inherited: inherited };
                 WORLD.store(Box::leak(Box::new(world)), Ordering::Release);
                 word.store(READY, Ordering::Release);
             }
@@ -128,14 +131,15 @@ pin_as! {
 impl Object {
     /// The number that handles of this kind carry; see `enum mux_kind`.
     pub(crate) fn kind(&self) -> u8 {
-        match self {
-            Self::Runtime(_) => 1,
-            Self::Config(_) => 2,
-            Self::Listener(_) => 3,
-            Self::Session(_) => 4,
-            Self::Channel(_) => 5,
-            Self::Queue(_) => 6,
-        }
+        let kind = match self {
+            Self::Runtime(_) => mux_kind::MUX_KIND_RUNTIME,
+            Self::Config(_) => mux_kind::MUX_KIND_CONFIG,
+            Self::Listener(_) => mux_kind::MUX_KIND_LISTENER,
+            Self::Session(_) => mux_kind::MUX_KIND_SESSION,
+            Self::Channel(_) => mux_kind::MUX_KIND_CHANNEL,
+            Self::Queue(_) => mux_kind::MUX_KIND_QUEUE,
+        };
+        kind as u8
     }
 
     /// What happens the moment the handle is closed, while other calls may still use the object.
