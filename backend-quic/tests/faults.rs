@@ -43,7 +43,7 @@ impl Relay {
                 if at >= limit {
                     std::future::pending::<()>().await;
                 }
-                if lose > 0 && at > 20 && at % lose == 0 {
+                if lose > 0 && at > 20 && at.is_multiple_of(lose) {
                     continue;
                 }
                 // A full buffer is a lost datagram, as anywhere.

@@ -1,0 +1,231 @@
+//! Peers that speak QUIC and break the rules of the mapping: they harm nobody but themselves.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{certificate, listen, server_config, within};
+use mux_api::{ErrorKind, Listener, Origin, Session, codes};
+use mux_transport::tls::{self, Wants};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, VarInt};
+
+/// A session with a peer that is plain quinn.
+async fn raw_peer() -> (Connection, Session, Listener, Endpoint) {
+    let made = certificate();
+    let mut config = server_config(&made);
+    config.window = 32 * 1024;
+    let listener = listen("quic://127.0.0.1:0", &config).await;
+    let mut trust = mux_api::TlsConfig::default();
+    trust.pins = vec![made.pin];
+    let crypto = tls::client_config(&trust, Wants { alpn: &["libmux/1"], tls13_only: true }).expect("TLS");
+    let crypto = QuicClientConfig::try_from(crypto).expect("TLS 1.3");
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("binds");
+    let address = listener.url().strip_prefix("quic://").expect("quic").parse().expect("an address");
+    let client = quinn::ClientConfig::new(Arc::new(crypto));
+    let conn = endpoint.connect_with(client, address, "localhost").expect("dials").await.expect("connects");
+    let session = within(listener.accept()).await.expect("accepts");
+    (conn, session, listener, endpoint)
+}
+
+async fn stream(conn: &Connection, bytes: &[u8]) -> (SendStream, RecvStream) {
+    let (mut send, recv) = conn.open_bi().await.expect("opens");
+    send.write_all(bytes).await.expect("writes");
+    (send, recv)
+}
+
+fn record(payload: &[u8]) -> Vec<u8> {
+    let mut record = vec![0x80];
+    record.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    record.extend_from_slice(payload);
+    record
+}
+
+async fn reset_code(recv: &mut RecvStream) -> u64 {
+    match within(recv.read(&mut [0; 8])).await {
+        Err(ReadError::Reset(code)) => code.into_inner(),
+        other => panic!("expected a reset: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incomplete_or_unknown_preface_delays_nobody() {
+    let (conn, session, _listener, _endpoint) = raw_peer().await;
+    within(async {
+        // A label of 5 bytes of which 2 have come: it must not hold up the next channel.
+        let (mut slow, _r1) = stream(&conn, &[0x22, 3, 5, b'h', b'e']).await;
+        let (_s2, mut unknown) = stream(&conn, b"GET / HTTP/1.1").await;
+        let (_s3, mut long) = stream(&conn, &[0x22, 3, 0x7f, 0xff]).await;
+        let (_s4, mut urgent) = stream(&conn, &[0x22, 9]).await;
+        let (_s5, _r5) = stream(&conn, b"!quick").await;
+        let mut quick = session.accept().await.expect("accepts");
+        let mut buf = [0; 16];
+        assert_eq!(quick.read(&mut buf).await.expect("reads"), 5);
+        assert_eq!(reset_code(&mut unknown).await, codes::PROTOCOL);
+        assert_eq!(reset_code(&mut long).await, codes::LIMIT);
+        assert_eq!(reset_code(&mut urgent).await, codes::PROTOCOL);
+        slow.write_all(b"llo, data").await.expect("writes");
+        let mut late = session.accept().await.expect("accepts");
+        assert_eq!(&late.label()[..], b"hello");
+        assert_eq!(late.read(&mut buf).await.expect("reads"), 6);
+        // A stream that is taken back, or ends, before it says what it is was never a channel.
+        let (mut gone, _r6) = stream(&conn, &[0x22, 3]).await;
+        gone.reset(VarInt::from_u32(1)).expect("resets");
+        let (mut cut, _r7) = stream(&conn, &[0x22]).await;
+        cut.finish().expect("finishes");
+        let (_s8, _r8) = stream(&conn, b"!").await;
+        session.accept().await.expect("accepts what follows");
+        assert!(session.cause().is_none());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_control_stream_ends_the_session_with_a_protocol_error() {
+    let too_long = [&[0x23, 0x80][..], &u32::MAX.to_be_bytes()].concat();
+    let unasked = [&[0x23][..], &record(&[0x16, 0, 0, 0, 0, 0, 0, 0, 0])].concat();
+    let cut_short = [&[0x23][..], &record(&[0x11, 1])].concat();
+    for bytes in [too_long, unasked, cut_short] {
+        let (conn, session, _listener, _endpoint) = raw_peer().await;
+        let _control = stream(&conn, &bytes).await;
+        let cause = within(session.closed()).await;
+        assert_eq!((cause.kind(), cause.origin()), (ErrorKind::Protocol, Origin::Peer), "{cause:?}");
+        match within(conn.closed()).await {
+            ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), codes::PROTOCOL),
+            other => panic!("expected a reason: {other}"),
+        }
+    }
+    let (conn, session, _listener, _endpoint) = raw_peer().await;
+    let _first = stream(&conn, &[0x23]).await;
+    let _second = stream(&conn, &[0x23]).await;
+    assert_eq!(within(session.closed()).await.kind(), ErrorKind::Protocol);
+    let (conn, session, _listener, _endpoint) = raw_peer().await;
+    let (mut control, _recv) = stream(&conn, &[0x23]).await;
+    control.finish().expect("finishes");
+    assert_eq!(within(session.closed()).await.kind(), ErrorKind::Protocol);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_whose_answers_nobody_reads_end_the_session() {
+    let (conn, session, _listener, _endpoint) = raw_peer().await;
+    // Our receive window of the control stream fills with answers; then they may not pile up.
+    let mut control = stream(&conn, &[0x23]).await;
+    let flood = record(&[0x11, 1, 2, 3, 4, 5, 6, 7, 8]).repeat(10_000);
+    let flooding = tokio::spawn(async move {
+        while control.0.write_all(&flood).await.is_ok() {}
+        control
+    });
+    assert_eq!(within(session.closed()).await.kind(), ErrorKind::Protocol);
+    within(flooding).await.expect("the flood has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_without_control_stream_is_served_and_left() {
+    let (conn, session, _listener, _endpoint) = raw_peer().await;
+    within(async {
+        let (mut send, mut recv) = stream(&conn, b"!question").await;
+        send.finish().expect("finishes");
+        let mut channel = session.accept().await.expect("accepts");
+        let mut buf = [0; 16];
+        assert_eq!(channel.read(&mut buf).await.expect("reads"), 8);
+        channel.write_all(b"answer").await.expect("writes");
+        channel.close();
+        session.close(5, "bye").expect("closes");
+        assert_eq!(recv.read_to_end(100).await.expect("reads"), b"answer");
+        session.closed().await;
+        match conn.closed().await {
+            ConnectionError::ApplicationClosed(close) => {
+                assert_eq!((close.error_code.into_inner(), &close.reason[..]), (5, &b"bye"[..]));
+            }
+            other => panic!("expected a reason: {other}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_that_the_peer_does_not_read_ends_after_the_linger_time() {
+    let made = certificate();
+    let mut config = server_config(&made);
+    config.window = 4096;
+    let listener = listen("quic://127.0.0.1:0", &config).await;
+    let mut config = mux_api::Config::default();
+    config.tls.pins = vec![made.pin];
+    config.linger = Duration::from_millis(300);
+    let client = common::dial(listener.url(), &config).await.expect("dials");
+    let server = within(listener.accept()).await.expect("accepts");
+    within(async {
+        let mut near = client.open().await.expect("opens");
+        near.write_all(&[1; 100_000]).await.expect("writes");
+        near.close();
+        let mut far = server.accept().await.expect("accepts");
+        client.close(0, "").expect("closes");
+        let cause = client.closed().await;
+        assert!(cause.message().contains("linger"), "{cause}");
+        let mut total = 0;
+        let error = loop {
+            match far.read(&mut [0; 4096]).await {
+                Ok(0) => panic!("cut data has no end"),
+                Ok(len) => total += len,
+                Err(error) => break error,
+            }
+        };
+        assert!(total < 100_000 && error.origin() == Origin::Peer, "{total} {error:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_at_any_moment_leaves_no_waiter_and_no_memory() {
+    for at in 0..40u64 {
+        let (client, server, listener) = common::pair("").await;
+        let mut tasks = Vec::new();
+        for (opener, acceptor) in [(client.clone(), server.clone()), (server.clone(), client.clone())] {
+            tasks.push(tokio::spawn(async move {
+                while let Ok(mut channel) = opener.open().await {
+                    while channel.write_all(&[1; 9000]).await.is_ok() {
+                        if channel.id() % 3 == 0 {
+                            break;
+                        }
+                    }
+                }
+            }));
+            tasks.push(tokio::spawn(async move {
+                let mut held = Vec::new();
+                while let Ok(mut channel) = acceptor.accept().await {
+                    let _ = channel.read(&mut [0; 100]).await;
+                    held.push(channel);
+                }
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(at)).await;
+        match at % 4 {
+            0 => client.abort(3).expect("aborts"),
+            1 => server.close(4, "enough").expect("closes"),
+            2 => {
+                client.close(0, "").expect("closes");
+                server.close(0, "").expect("closes");
+            }
+            _ => drop(listener),
+        }
+        if at % 4 == 3 {
+            client.abort(0).expect("aborts");
+        }
+        within(async {
+            for task in tasks {
+                task.await.expect("ends");
+            }
+            client.closed().await;
+            server.closed().await;
+        })
+        .await;
+        common::idle(&[&client, &server]).await;
+    }
+    within(async {
+        while mux_api::Budget::process().used() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
