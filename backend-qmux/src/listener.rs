@@ -92,8 +92,12 @@ async fn accept_all(acceptor: Box<dyn Acceptor>, queue: Arc<Queue>, url: String,
         let stream = match acceptor.accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%url, %error, "a connection could not be accepted");
-                sleep(BREATHER).await;
+                if concerns_one_connection(&error) {
+                    tracing::debug!(%url, %error, "a connection was gone before it was accepted");
+                } else {
+                    tracing::warn!(%url, %error, "no connection can be accepted for the moment");
+                    sleep(BREATHER).await;
+                }
                 continue;
             }
         };
@@ -106,6 +110,13 @@ async fn accept_all(acceptor: Box<dyn Acceptor>, queue: Arc<Queue>, url: String,
             }
         });
     }
+}
+
+/// Whether the next connection is not affected. Waiting after such an error would let whoever connects and resets keep
+/// everybody else out.
+fn concerns_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
 }
 
 async fn shake_hands(
