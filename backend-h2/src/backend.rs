@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use h2::{client, server};
 use mux_api::backend::{Backend, Scheme};
 use mux_api::{
-    Budget, Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session,
-    SessionInfo, Url,
+    Budget, Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, SessionInfo,
+    Url,
 };
 use mux_transport::{Acceptor, ByteStream};
 use std::future::poll_fn;
@@ -126,7 +126,8 @@ impl Place {
             let message = format!("the HTTP path '{path}' starts with '/' and has letters, digits and -._~/ only");
             return Err(Error::url(message));
         }
-        let transport = if unix { url.clone() } else { Url::parse(&format!("{}://{}", url.scheme(), url.authority()))? };
+        let transport =
+            if unix { url.clone() } else { Url::parse(&format!("{}://{}", url.scheme(), url.authority()))? };
         Ok(Self { transport, scheme: url.scheme(), prefix: path.to_owned(), tls: url.backend() == "h2", unix })
     }
 
@@ -149,18 +150,18 @@ impl Place {
 async fn connect(url: &Url, place: &Place, config: &Config) -> Result<Session> {
     let stream = mux_transport::connect(&place.transport).await?;
     let mut info = session_info(Role::Client, url.to_string(), &stream);
+    let shared = new_shared(config);
     let joined = Joined::new(stream);
     let io = if place.tls {
-        let (io, tls) = tls::connect(joined, &place.transport, config).await?;
+        let (stream, tls) = tls::connect(joined, &place.transport, config).await?;
         info.tls = Some(tls);
-        io
+        Io::new(stream, &shared.fault)
     } else {
-        Io::new(joined)
+        Io::new(joined, &shared.fault)
     };
-    let shared = new_shared(config);
     let doing = |error: Error| error.context(format!("connecting to {url}"));
     let shaken = client_settings(&shared.limits).handshake::<_, Outgoing>(io).await;
-    let (requests, conn) = shaken.map_err(|error| doing(error::connection(error)))?;
+    let (requests, conn) = shaken.map_err(|error| doing(error::connection(error, &shared.fault)))?;
     let id = SessionId::random().map_err(|error| {
         Error::new(ErrorKind::Io, Origin::Os, format!("no random numbers for a session id: {error}"))
     })?;
@@ -168,7 +169,7 @@ async fn connect(url: &Url, place: &Place, config: &Config) -> Result<Session> {
     let make = Requests::new(scheme, place.authority(), &place.prefix, id)
         .map_err(|error| Error::url(format!("URL '{url}' cannot be put into a request: {error}")))?;
     let driver = Driver::client(Arc::clone(&shared), conn, requests, make)
-        .map_err(|error| doing(error::connection(error)))?;
+        .map_err(|error| doing(error::connection(error, &shared.fault)))?;
     tokio::spawn(driver);
     let ops = H2Session::new(shared, info, CAPABILITIES);
     // From here on a dropped future drops the session, which aborts it.

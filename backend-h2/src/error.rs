@@ -3,9 +3,9 @@
 use h2::Reason;
 use http::{HeaderMap, StatusCode};
 use mux_api::{Error, ErrorKind, Origin, codes};
-use mux_transport::tls;
 
 use crate::headers;
+use crate::io::Fault;
 
 /// A code of the application in raw mode, where resets have 32 bits and HTTP/2 keeps the low values.
 const RAW_BASE: u64 = 0x100;
@@ -85,14 +85,15 @@ pub(crate) fn stream(error: &h2::Error, answered: bool) -> Error {
     lost(format!("the stream was lost: {error}")).with_detail(detail)
 }
 
-/// The connection failed.
-pub(crate) fn connection(error: h2::Error) -> Error {
+/// The connection failed; `fault` is what the byte stream under it said.
+pub(crate) fn connection(error: h2::Error, fault: &Fault) -> Error {
     let detail = error.reason().map_or(0, |reason| u64::from(u32::from(reason)));
     let local = error.is_library() || !error.is_remote();
     if error.is_io() {
-        return match error.into_io() {
-            Some(io) => tls::io_error("the connection failed", io).retry_safe(false),
-            None => unannounced(),
+        return match (fault.get(), error.into_io()) {
+            (Some(fault), _) => fault.clone(),
+            (None, Some(io)) => Error::from_io("the connection failed", io).retry_safe(false),
+            (None, None) => unannounced(),
         };
     }
     if local {

@@ -162,7 +162,9 @@ impl SendOps for Sender {
             return Err(error);
         }
         if self.channel.raw && code < codes::LIBRARY_FIRST && code > RAW_MAX {
-            return Err(Error::unsupported(format!("a raw HTTP/2 stream carries reset codes from 0 to {RAW_MAX} only")));
+            return Err(Error::unsupported(format!(
+                "a raw HTTP/2 stream carries reset codes from 0 to {RAW_MAX} only"
+            )));
         }
         state.send.state = SendState::Reset { code, said: false };
         self.channel.discard_send(&mut state);

@@ -92,14 +92,8 @@ impl H2Listener {
     ) -> Arc<Self> {
         let url = place.url(acceptor.address());
         let queue = Arc::new(Queue::default());
-        let common = Common {
-            url: url.clone(),
-            place,
-            tls,
-            config,
-            sessions: Arc::default(),
-            queue: Arc::clone(&queue),
-        };
+        let common =
+            Common { url: url.clone(), place, tls, config, sessions: Arc::default(), queue: Arc::clone(&queue) };
         let accepting = tokio::spawn(accept_all(acceptor, Arc::new(common)));
         Arc::new(Self { url, queue, accepting })
     }
@@ -148,13 +142,16 @@ async fn shake_hands(
         let joined = Joined::new(stream);
         let io = match &common.tls {
             Some(config) => {
-                let (io, tls) = tls::accept(joined, Arc::clone(config)).await?;
+                let (stream, tls) = tls::accept(joined, Arc::clone(config)).await?;
                 info.tls = Some(tls);
-                io
+                Io::new(stream, &shared.fault)
             }
-            None => Io::new(joined),
+            None => Io::new(joined, &shared.fault),
         };
-        server_settings(&shared.limits).handshake::<_, Outgoing>(io).await.map_err(error::connection)
+        server_settings(&shared.limits)
+            .handshake::<_, Outgoing>(io)
+            .await
+            .map_err(|error| error::connection(error, &shared.fault))
     };
     let limit = common.config.connect_timeout;
     let limit = if limit.is_zero() { HANDSHAKE_LIMIT } else { limit };

@@ -45,14 +45,7 @@ const LARGE: usize = 4096;
 
 impl SendSide {
     pub(crate) fn new(credit: u64) -> Self {
-        Self {
-            state: SendState::Open,
-            credit,
-            sent: 0,
-            queue: VecDeque::new(),
-            gathered: BytesMut::new(),
-            queued: 0,
-        }
+        Self { state: SendState::Open, credit, sent: 0, queue: VecDeque::new(), gathered: BytesMut::new(), queued: 0 }
     }
 
     pub(crate) fn queued(&self) -> usize {

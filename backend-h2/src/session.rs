@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::channel::{Channel, Origins};
 use crate::halves::{parts, remember};
+use crate::io::Fault;
 use crate::limits::Limits;
 use crate::ready::{Counters, Ready};
 
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) ready: Arc<Ready>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) fault: Fault,
     state: Mutex<SessionState>,
 }
 
@@ -61,9 +63,15 @@ pub(crate) enum Lifecycle {
     /// No new channels, either way.
     Draining,
     /// What was finished is flushed, then the end is said.
-    Closing { code: u64, reason: String, until: Instant },
+    Closing {
+        code: u64,
+        reason: String,
+        until: Instant,
+    },
     /// The end, at once.
-    Aborted { code: u64 },
+    Aborted {
+        code: u64,
+    },
 }
 
 impl Shared {
@@ -87,7 +95,14 @@ impl Shared {
             flushing: None,
             establishing: None,
         };
-        Arc::new(Self { limits, budget, ready: Ready::new(), counters: Arc::default(), state: Mutex::new(state) })
+        Arc::new(Self {
+            limits,
+            budget,
+            ready: Ready::new(),
+            counters: Arc::default(),
+            fault: Fault::default(),
+            state: Mutex::new(state),
+        })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SessionState> {

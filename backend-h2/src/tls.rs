@@ -5,15 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mux_api::{Config, Error, ErrorKind, Origin, Result, TlsInfo, Url};
 use mux_transport::tls::{self, Wants};
+use tokio_rustls::client::TlsStream as ClientStream;
 use tokio_rustls::rustls::{CommonState, ServerConfig};
+use tokio_rustls::server::TlsStream as ServerStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::io::{Io, Joined};
+use crate::io::Joined;
 
 const WANTS: Wants<'static> = Wants { alpn: &["h2"], tls13_only: false };
 
 /// Puts TLS on a connection that was dialed.
-pub(crate) async fn connect(stream: Joined, url: &Url, config: &Config) -> Result<(Io, TlsInfo)> {
+pub(crate) async fn connect(stream: Joined, url: &Url, config: &Config) -> Result<(ClientStream<Joined>, TlsInfo)> {
     let (host, _) = url.host_port()?;
     let name = tls::server_name(&config.tls, host)?;
     let connector = TlsConnector::from(tls::client_config(&config.tls, WANTS)?);
@@ -24,7 +26,7 @@ pub(crate) async fn connect(stream: Joined, url: &Url, config: &Config) -> Resul
         let message = format!("connecting to {url}: the server does not speak HTTP/2 (it chose no protocol by ALPN)");
         return Err(Error::new(ErrorKind::Alpn, Origin::Peer, message));
     }
-    Ok((Io::new(stream), info))
+    Ok((stream, info))
 }
 
 /// What a listener presents.
@@ -33,11 +35,11 @@ pub(crate) fn server_config(config: &Config) -> Result<Arc<ServerConfig>> {
 }
 
 /// Puts TLS on a connection that was accepted.
-pub(crate) async fn accept(stream: Joined, config: Arc<ServerConfig>) -> Result<(Io, TlsInfo)> {
+pub(crate) async fn accept(stream: Joined, config: Arc<ServerConfig>) -> Result<(ServerStream<Joined>, TlsInfo)> {
     let stream = TlsAcceptor::from(config).accept(stream).await;
     let stream = stream.map_err(|error| tls::io_error("accepting a connection", error))?;
     let info = describe(stream.get_ref().1);
-    Ok((Io::new(stream), info))
+    Ok((stream, info))
 }
 
 fn describe(state: &CommonState) -> TlsInfo {

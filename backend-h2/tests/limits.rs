@@ -122,11 +122,8 @@ async fn a_budget_bounds_what_the_peer_can_make_us_hold() {
 /// Accepts what waits, so that nothing holds the channels.
 async fn idle_after_refusals(client: &Session, server: &Session) {
     within(async {
-        loop {
-            match tokio::time::timeout(Duration::from_millis(300), server.accept()).await {
-                Ok(channel) => drop(channel),
-                Err(_) => break,
-            }
+        while let Ok(channel) = tokio::time::timeout(Duration::from_millis(300), server.accept()).await {
+            drop(channel);
         }
     })
     .await;

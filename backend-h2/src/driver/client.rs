@@ -128,7 +128,8 @@ impl Driver {
         }
         let Side::Client(client) = &mut self.side else { return };
         let was = std::mem::replace(&mut client.blocked, blocked);
-        if was && !blocked
+        if was
+            && !blocked
             && let Some(wire) = client.last.and_then(|key| self.wires.get(key)).and_then(Option::as_ref)
         {
             wire.link.poke();
@@ -214,7 +215,10 @@ impl Driver {
         match response {
             Ok(response) => self.on_response(wire, response, cx),
             Err(error) => match &wire.kind {
-                Kind::Control => self.fail(error::stream(&error, false), false),
+                Kind::Control => {
+                    let cause = self.conn_lost.clone().unwrap_or_else(|| error::stream(&error, false));
+                    self.fail(cause, false);
+                }
                 Kind::Channel(channel) => {
                     let error = self.lost(channel, &error);
                     channel.fail(&error);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use mux_api::{Error, ErrorKind, Origin, codes};
 
 use super::wire::Wire;
-use super::{Ping, Driver, Side};
+use super::{Driver, Ping, Side};
 use crate::error;
 use crate::limits::Limits;
 use crate::record::{Control, Incoming, Outgoing, encode_control, kind};
@@ -68,8 +68,8 @@ impl Driver {
         if self.close_said {
             // Everything was sent and the peer is gone: nothing is lost.
             self.finish_close();
-        } else if let Some(closed) = self.closed_by_peer() {
-            self.fail(closed, false);
+        } else if let Some(cause) = self.closed_by_peer().or(self.conn_lost.clone()) {
+            self.fail(cause, false);
         } else {
             self.fail(error::lost(why.to_owned()), false);
         }

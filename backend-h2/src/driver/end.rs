@@ -185,24 +185,25 @@ impl Driver {
         self.shared.ready.poke_session();
     }
 
-    /// The connection has ended.
-    pub(super) fn conn_ended(&mut self, error: Option<h2::Error>) {
-        if !self.is_ending() {
-            if self.close_said {
-                self.finish_close();
-            } else {
-                let clean = error.is_none() && self.is_idle_raw();
-                let cause = match (self.closed_by_peer(), error) {
-                    (Some(closed), _) => closed,
-                    (None, Some(error)) => error::connection(error),
-                    (None, None) if clean => {
-                        Error::new(ErrorKind::Closed, Origin::Peer, "the peer closed the connection")
-                    }
-                    (None, None) => error::unannounced(),
-                };
-                self.fail(cause, false);
+    /// What the end of the connection means for the session.
+    pub(super) fn why_ended(&self, error: Option<h2::Error>) -> Error {
+        match (self.closed_by_peer(), error) {
+            (Some(closed), _) => closed,
+            (None, Some(error)) => error::connection(error, &self.shared.fault),
+            (None, None) if self.is_idle_raw() => {
+                Error::new(ErrorKind::Closed, Origin::Peer, "the peer closed the connection")
             }
+            (None, None) => error::unannounced(),
         }
+    }
+
+    /// The connection has ended.
+    pub(super) fn conn_ended(&mut self, cause: Error) {
+        if self.close_said {
+            // Everything was sent and the peer is gone: nothing is lost.
+            self.finish_close();
+        }
+        self.fail(cause, false);
         self.ending = Ending::Done;
     }
 

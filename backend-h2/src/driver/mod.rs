@@ -64,6 +64,8 @@ pub(crate) struct Driver {
     close_said: bool,
     /// The peer has said CLOSE: with what, and until when its last bytes are waited for.
     peer_closing: Option<(Error, Instant)>,
+    /// Why the connection has ended, once it has.
+    conn_lost: Option<Error>,
     ending: Ending,
     pings: VecDeque<Ping>,
     next_ping: u64,
@@ -87,8 +89,8 @@ pub(crate) struct Driver {
 
 /// Which end we are.
 enum Side {
-    Client(Client),
-    Server(Server),
+    Client(Box<Client>),
+    Server(Box<Server>),
     /// Nothing is opened or accepted any more.
     Over,
 }
@@ -108,7 +110,7 @@ impl Driver {
         requests: SendRequest<Outgoing>,
         make: Requests,
     ) -> Result<Self, h2::Error> {
-        let side = Side::Client(Client::new(requests, make));
+        let side = Side::Client(Box::new(Client::new(requests, make)));
         let mut driver = Self::new(shared, Conn::Client(conn), side, None);
         driver.open_control()?;
         Ok(driver)
@@ -124,7 +126,7 @@ impl Driver {
         give: Box<dyn FnOnce(Session) + Send>,
         guard: Box<dyn Send>,
     ) -> Self {
-        let side = Side::Server(Server::new(prefix, sessions, make, give));
+        let side = Side::Server(Box::new(Server::new(prefix, sessions, make, give)));
         Self::new(shared, Conn::Server(conn), side, Some(guard))
     }
 
@@ -143,6 +145,7 @@ impl Driver {
             closing: false,
             close_said: false,
             peer_closing: None,
+            conn_lost: None,
             ending: Ending::No,
             pings: VecDeque::new(),
             next_ping: 0,
@@ -244,9 +247,11 @@ impl Driver {
                     }
                 }
                 Poll::Ready(Driven::Ended(error)) => {
+                    let cause = self.why_ended(error);
+                    self.conn_lost = Some(cause.clone());
                     // What arrived before the end is read before the end is told.
                     self.read_all(cx);
-                    self.conn_ended(error);
+                    self.conn_ended(cause);
                     return;
                 }
             }

@@ -119,9 +119,13 @@ impl Driver {
         if let Some(closed) = self.closed_by_peer() {
             return closed;
         }
-        match error.reason().filter(|_| error.is_reset() && error.is_remote()) {
-            Some(reason) if channel.raw => error::raw_reset(reason),
-            _ => error::stream(error, channel.lock().opened),
+        if let Some(reason) = error.reason().filter(|_| channel.raw && error.is_reset() && error.is_remote()) {
+            return error::raw_reset(reason);
+        }
+        let lost = error::stream(error, channel.lock().opened);
+        match &self.conn_lost {
+            Some(cause) if !lost.is_retry_safe() => cause.clone(),
+            _ => lost,
         }
     }
 
@@ -243,7 +247,7 @@ fn receive_control(channel: &Channel, state: &mut ChannelState, control: &Contro
         }
         kind::STOP => {
             let code = control.number().map_err(error::violation)?.min(codes::MAX);
-            if matches!(state.send.state, SendState::Open | SendState::Finishing) {
+            if state.cause.is_none() && matches!(state.send.state, SendState::Open | SendState::Finishing) {
                 channel.discard_send(state);
                 state.send.state = SendState::Stopped { code, said: false };
             }

@@ -157,13 +157,7 @@ impl Driver {
         }
     }
 
-    fn on_control(
-        &mut self,
-        id: SessionId,
-        fields: &HeaderMap,
-        mut respond: SendResponse<Outgoing>,
-        body: RecvStream,
-    ) {
+    fn on_control(&mut self, id: SessionId, fields: &HeaderMap, mut respond: SendResponse<Outgoing>, body: RecvStream) {
         let Side::Server(server) = &mut self.side else { return };
         if server.bound != Bound::Nobody || !server.sessions.insert(id) {
             let text = "the session has a control stream already, or the connection belongs to another one\n";

@@ -123,13 +123,7 @@ fn end_raw_recv(channel: &Channel, state: &mut ChannelState) {
 }
 
 /// The next body, as far as HTTP/2 has room for it; the stream is woken when there is more.
-fn next_body(
-    wire: &mut Wire,
-    state: &mut ChannelState,
-    record: usize,
-    overhead: usize,
-    reserved: &mut bool,
-) -> Bytes {
+fn next_body(wire: &mut Wire, state: &mut ChannelState, record: usize, overhead: usize, reserved: &mut bool) -> Bytes {
     let in_flight = wire.link.in_flight();
     let len = state.send.next_len(record);
     let Some(send) = wire.send.as_mut().filter(|_| len > 0 && in_flight < Limits::IN_FLIGHT) else {
