@@ -14,6 +14,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, ServerConfig};
 use tokio::time::{sleep, timeout};
 
+use crate::congestion::Ending;
 use crate::endpoint::{endpoint, resolve};
 use crate::error::connection_error;
 use crate::listener::QuicListener;
@@ -60,7 +61,8 @@ impl Backend for QuicBackend {
         let settings = Settings::new(config, url);
         let crypto = QuicServerConfig::try_from(tls::server_config(&config.tls, WANTS)?).map_err(no_cipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(settings.transport(Role::Server)?);
+        // A template: each connection gets settings of its own.
+        server.transport_config(settings.transport(Role::Server, &Ending::default())?);
         let mut last = None;
         for address in resolve(url).await? {
             let bound = endpoint(address, Some(server.clone()))
@@ -68,7 +70,7 @@ impl Backend for QuicBackend {
                 .map_err(|error| Error::from_io(format!("listening on {address}"), error));
             match bound {
                 Ok((local, endpoint)) => {
-                    return Ok(Listener::new(QuicListener::start(endpoint, local, settings, config)));
+                    return Ok(Listener::new(QuicListener::start(endpoint, local, server, settings, config)));
                 }
                 Err(error) => last = Some(error),
             }
@@ -85,12 +87,20 @@ async fn connect(url: &Url, config: &Config) -> Result<Session> {
     let name = config.tls.server_name.as_deref().unwrap_or(host);
     let crypto = QuicClientConfig::try_from(tls::client_config(&config.tls, WANTS)?).map_err(no_cipher)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    client.transport_config(settings.transport(Role::Client)?);
+    let ending = Ending::default();
+    client.transport_config(settings.transport(Role::Client, &ending)?);
 
     let (conn, endpoint) = race(resolve(url).await?, name, &client).await?;
     let local = endpoint.local_addr().ok();
-    let connected =
-        Connected { conn, url: url.to_string(), role: Role::Client, local, endpoint: Some(endpoint), guard: None };
+    let connected = Connected {
+        conn,
+        ending,
+        url: url.to_string(),
+        role: Role::Client,
+        local,
+        endpoint: Some(endpoint),
+        guard: None,
+    };
     let session = start(connected, settings).await?;
     // An acceptor judges our certificate after our handshake is complete: only its answer says that we are in.
     session.ping().await.map_err(|error| error.context(format!("connecting to {url}")))?;

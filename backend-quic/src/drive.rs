@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::control::{Control, Silence};
-use crate::error::{closed_by_peer, connection_error, varint};
+use crate::error::{closed_by_peer, connection_error};
 use crate::record::Record;
 use crate::shared::Shared;
 
@@ -89,7 +89,7 @@ pub(crate) async fn drive(release: Release, mut parts: Parts) {
     };
     let (said, heard) = driver.run(&mut parts.arriving).await;
     if let Some((code, reason)) = said {
-        shared.conn.close(varint(code), reason.as_bytes());
+        shared.end_connection(code, &reason);
     }
     drop(driver);
     parts.flushing.abort();
@@ -97,7 +97,7 @@ pub(crate) async fn drive(release: Release, mut parts: Parts) {
     let _ = (&mut parts.accepting).await;
     let _ = (&mut parts.flushing).await;
     let left = async {
-        while shared.conn.stats().frame_tx.connection_close == 0 {
+        while !shared.has_sent_end() {
             sleep(Duration::from_millis(1)).await;
         }
     };
@@ -349,9 +349,7 @@ impl Drop for Release {
         let shared = &self.0;
         let message = "the runtime that drove the session was shut down";
         shared.fail(Error::new(ErrorKind::Closed, Origin::Local, message));
-        if shared.conn.close_reason().is_none() {
-            shared.conn.close(varint(codes::INTERNAL), message.as_bytes());
-        }
+        shared.end_connection(codes::INTERNAL, message);
         shared.release();
     }
 }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod backend;
+mod congestion;
 mod control;
 mod drive;
 mod endpoint;

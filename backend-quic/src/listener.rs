@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use mux_api::backend::ListenerOps;
 use mux_api::{Config, Error, Result, Role, Session};
-use quinn::{Endpoint, Incoming};
+use quinn::{Endpoint, Incoming, ServerConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::congestion::Ending;
+use crate::error::connection_error;
 use crate::session::{Connected, start};
 use crate::settings::Settings;
 use crate::shared::{lock, remember};
@@ -62,13 +64,20 @@ impl Queue {
 }
 
 impl QuicListener {
-    pub(crate) fn start(endpoint: Endpoint, local: SocketAddr, settings: Settings, config: &Config) -> Arc<Self> {
+    pub(crate) fn start(
+        endpoint: Endpoint,
+        local: SocketAddr,
+        server: ServerConfig,
+        settings: Settings,
+        config: &Config,
+    ) -> Arc<Self> {
         let url = format!("quic://{local}");
         let queue = Arc::new(Queue::default());
         let handshake = if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout };
         let acceptor = Acceptor {
             url: url.clone(),
             local,
+            server,
             settings,
             handshake,
             queue: Arc::clone(&queue),
@@ -88,6 +97,7 @@ fn permits(count: usize) -> Arc<Semaphore> {
 struct Acceptor {
     url: String,
     local: SocketAddr,
+    server: ServerConfig,
     settings: Settings,
     handshake: Duration,
     queue: Arc<Queue>,
@@ -132,9 +142,14 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
 }
 
 async fn shake_hands(incoming: Incoming, live: OwnedSemaphorePermit, acceptor: &Acceptor) -> Result<Session> {
-    let conn = incoming.await.map_err(|error| crate::error::connection_error(&error, false))?;
+    let lost = |error| connection_error(&error, false);
+    let ending = Ending::default();
+    let mut server = acceptor.server.clone();
+    server.transport_config(acceptor.settings.transport(Role::Server, &ending)?);
+    let conn = incoming.accept_with(Arc::new(server)).map_err(lost)?.await.map_err(lost)?;
     let connected = Connected {
         conn,
+        ending,
         url: acceptor.url.clone(),
         role: Role::Server,
         local: Some(acceptor.local),

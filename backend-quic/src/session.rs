@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::oneshot;
 
 use crate::accept::accept_all;
+use crate::congestion::Ending;
 use crate::control::Control;
 use crate::drive::{Parts, Release, drive};
 use crate::flush::flush_all;
@@ -48,6 +49,8 @@ pub(crate) struct QuicSession {
 /// A connection whose handshake is complete, and what belongs to it.
 pub(crate) struct Connected {
     pub(crate) conn: Connection,
+    /// What its congestion controllers were made with.
+    pub(crate) ending: Ending,
     pub(crate) url: String,
     pub(crate) role: Role,
     /// Where our end of the endpoint is bound.
@@ -60,7 +63,7 @@ pub(crate) struct Connected {
 
 /// Starts a session on a connection. The dialer opens the control stream, which is always free to be opened first.
 pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Session> {
-    let Connected { conn, url, role, local, endpoint, guard } = connected;
+    let Connected { conn, ending, url, role, local, endpoint, guard } = connected;
     let lost = |error| crate::error::connection_error(&error, true);
     let control = match role {
         Role::Client => {
@@ -72,7 +75,7 @@ pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Se
         Role::Server => None,
     };
     let info = describe(&conn, url, role, local);
-    let shared = Arc::new(Shared::new(conn, settings));
+    let shared = Arc::new(Shared::new(conn, settings, ending));
     let (arrived, arriving) = oneshot::channel();
     let release = Release(Arc::clone(&shared));
     let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived));

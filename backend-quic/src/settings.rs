@@ -6,6 +6,8 @@ use std::time::Duration;
 use mux_api::{Config, Error, Result, Role, Url};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
+use crate::congestion::Ending;
+
 /// What a session allows its peer and itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -69,7 +71,7 @@ impl Settings {
     }
 
     /// quinn's settings.
-    pub(crate) fn transport(&self, role: Role) -> Result<Arc<TransportConfig>> {
+    pub(crate) fn transport(&self, role: Role, ending: &Ending) -> Result<Arc<TransportConfig>> {
         let mut transport = TransportConfig::default();
         // The dialer's control stream takes a slot of the acceptor's.
         let control = u32::from(role == Role::Server);
@@ -80,7 +82,8 @@ impl Settings {
             .stream_receive_window(VarInt::from_u32(self.window))
             // Bounded by channels x window; a smaller one would let unread channels stall the others.
             .receive_window(VarInt::MAX)
-            .send_window(SEND_WINDOW);
+            .send_window(SEND_WINDOW)
+            .congestion_controller_factory(ending.controllers());
         if self.keepalive.is_zero() {
             transport.keep_alive_interval(None).max_idle_timeout(None);
         } else {

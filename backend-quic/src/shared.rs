@@ -17,7 +17,8 @@ use mux_api::{Budget, Error, codes};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::{Notify, oneshot};
 
-use crate::error::connection_error;
+use crate::congestion::Ending;
+use crate::error::{connection_error, varint};
 use crate::flush::FlushQueue;
 use crate::settings::Settings;
 
@@ -35,6 +36,9 @@ pub(crate) struct Shared {
     /// Bytes written by the application that quinn has not taken.
     unsent: AtomicUsize,
     pub(crate) counts: Counts,
+    ending: Ending,
+    /// Datagrams sent before we ended the connection: quinn does not say when the last one leaves.
+    sent_before_end: AtomicU64,
 }
 
 #[derive(Default)]
@@ -67,7 +71,7 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(conn: Connection, settings: Settings) -> Self {
+    pub(crate) fn new(conn: Connection, settings: Settings, ending: Ending) -> Self {
         let budget = Budget::new(settings.budget, Some(Budget::process().clone()));
         Self {
             conn,
@@ -80,6 +84,8 @@ impl Shared {
             over: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
             counts: Counts::default(),
+            ending,
+            sent_before_end: AtomicU64::new(0),
         }
     }
 
@@ -124,7 +130,21 @@ impl Shared {
     pub(crate) fn abort(&self, cause: Error, code: u64, reason: &str) {
         self.fail(cause);
         self.drop_backlog();
-        self.conn.close(crate::error::varint(code), reason.as_bytes());
+        self.end_connection(code, reason);
+    }
+
+    /// Ends the connection by a packet with `code` and `reason`.
+    pub(crate) fn end_connection(&self, code: u64, reason: &str) {
+        if self.conn.close_reason().is_none() {
+            self.sent_before_end.store(self.conn.stats().udp_tx.datagrams, Ordering::Release);
+            self.ending.set();
+            self.conn.close(varint(code), reason.as_bytes());
+        }
+    }
+
+    /// Whether the packet that ends the connection was handed to the socket.
+    pub(crate) fn has_sent_end(&self) -> bool {
+        self.conn.stats().udp_tx.datagrams > self.sent_before_end.load(Ordering::Acquire)
     }
 
     /// Begins the polite end.
