@@ -256,6 +256,24 @@ async fn a_peer_that_breaks_the_rules_loses_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_pings_and_takes_no_answers_is_cut_off() {
+    let listener = listen("h2c://127.0.0.1:0", &Config::default()).await.expect("listens");
+    within(async {
+        let (_requests, mut control, _channel, session, _accepted) = channel_by_hand(&listener).await;
+        let mut pings = Vec::new();
+        for number in 0..30_000u64 {
+            pings.extend_from_slice(&[0x80, 0, 0, 0, 9, 0x11]);
+            pings.extend_from_slice(&number.to_be_bytes());
+        }
+        control.reserve_capacity(pings.len());
+        control.send_data(Bytes::from(pings), false).expect("sends");
+        let cause = session.closed().await;
+        assert_eq!((cause.kind(), cause.origin()), (ErrorKind::Protocol, Origin::Peer), "{cause:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_peer_is_noticed_and_a_living_one_is_not_accused() {
     let mut config = Config::default();
     config.keepalive = Duration::from_millis(150);

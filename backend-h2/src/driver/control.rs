@@ -56,7 +56,8 @@ impl Driver {
 
     /// Sends what is queued for the control stream.
     pub(super) fn send_control(&mut self, wire: &mut Wire) {
-        if !self.control.is_empty() && wire.send.is_some() && !wire.send_ended {
+        // One frame at a time: what a peer provokes and does not take piles up here, where it is bounded.
+        if !self.control.is_empty() && wire.send.is_some() && !wire.send_ended && wire.link.is_flushed() {
             let permit = wire.link.permit(0, false);
             let body = self.control.split().freeze();
             // If it fails the stream is gone, which reading it says.

@@ -37,7 +37,8 @@ impl Driver {
                 }
                 continue;
             }
-            if self.due != Some(due) {
+            // A later time does not move the timer: it fires, finds nothing due, and is set again.
+            if self.due.is_none_or(|armed| due < armed) {
                 self.due = Some(due);
                 match &mut self.timer {
                     Some(timer) => timer.as_mut().reset(due.into()),
