@@ -731,8 +731,8 @@ mux_status mux_config_alpn(struct mux_config c, const char *comma_list);
 
 /**
  * Connects to a URL such as "qmux://host:port" or "qmux+unix:///path", with a configuration or {0}. timeout_ms 0 returns
- * at once with a session that may still be connecting: wait for MUX_EV_CONNECTED, and ask mux_cause if that comes with
- * MUX_EV_CLOSED. Any other timeout returns a connected session or none. err may be NULL. [B]
+ * at once: with what is known to fail at once, else with a session that may still be connecting. Wait for
+ * MUX_EV_CONNECTED on it, and ask mux_cause if that comes with MUX_EV_CLOSED. Any other timeout returns a connected session or none. err may be NULL. [B]
  *
  * MUX_EURL: unknown scheme, unknown option or malformed, the message lists what exists. MUX_EDNS, MUX_EREFUSED,
  * MUX_EUNREACH, MUX_ETLS, MUX_ECERT, MUX_EALPN, MUX_EPROTO: it cannot be had. MUX_TIMEDOUT: the attempt was given up.

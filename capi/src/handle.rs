@@ -319,7 +319,7 @@ mod tests {
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
-        const ROUNDS: usize = 2000;
+        const ROUNDS: usize = 500;
         let table = table::<Counted>(0);
         let freed = Arc::new(AtomicUsize::new(0));
         let current = Arc::new(AtomicU64::new(0));

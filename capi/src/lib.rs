@@ -39,5 +39,7 @@ mod hub;
 mod platform;
 mod pointer;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod session;
 mod world;
