@@ -30,7 +30,8 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct QuicListener {
     url: String,
-    endpoint: Endpoint,
+    /// `None` once closed: the socket is then free as soon as no session uses it.
+    endpoint: Mutex<Option<Endpoint>>,
     queue: Arc<Queue>,
     accepting: JoinHandle<()>,
 }
@@ -86,7 +87,7 @@ impl QuicListener {
             sessions: permits(config.max_sessions.max(1) as usize),
         };
         let accepting = tokio::spawn(accept_all(endpoint.clone(), Arc::new(acceptor)));
-        Arc::new(Self { url, endpoint, queue, accepting })
+        Arc::new(Self { url, endpoint: Mutex::new(Some(endpoint)), queue, accepting })
     }
 }
 
@@ -178,8 +179,10 @@ impl ListenerOps for QuicListener {
 
     fn close(&self) {
         self.accepting.abort();
-        // New connections are refused; the socket lives as long as a session on it does.
-        self.endpoint.set_server_config(None);
+        if let Some(endpoint) = lock(&self.endpoint).take() {
+            // New connections are refused; the socket lives as long as a session on it does.
+            endpoint.set_server_config(None);
+        }
         let mut state = lock(&self.queue.state);
         state.closed = true;
         let waker = state.waker.take();

@@ -404,6 +404,36 @@ async fn a_burst_of_small_writes_arrives_in_order_and_a_lone_one_at_once() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_outlive_their_listener_which_frees_its_address() {
+    let (client, server, listener) = pair("").await;
+    let url = listener.url().to_owned();
+    listener.close();
+    assert!(listener.accept().await.is_err());
+    drop(listener);
+    within(async {
+        let mut near = client.open().await.expect("opens");
+        near.write_all(b"x").await.expect("writes");
+        let mut far = server.accept().await.expect("accepts");
+        assert_eq!(far.read(&mut [0; 4]).await.expect("reads"), 1);
+        client.close(0, "").expect("closes");
+        server.closed().await;
+        client.closed().await;
+    })
+    .await;
+    drop((client, server));
+    let made = common::certificate();
+    let url = mux_api::Url::parse(&url).expect("parses");
+    within(async {
+        use mux_api::backend::Backend;
+        // The server's end of a connection lingers for some probe timeouts.
+        while backend_quic::QuicBackend.listen(&url, &common::server_config(&made)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 trait Readable {
     async fn readable(&mut self, min: usize);
 }
