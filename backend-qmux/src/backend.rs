@@ -77,7 +77,7 @@ impl Backend for QmuxBackend {
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
         let extension = Extension::of(config)?;
         let acceptor = mux_transport::bind(url).await?;
-        Ok(Listener::new(QmuxListener::start(acceptor, url, extension, config.clone())))
+        Ok(Listener::new(QmuxListener::start(acceptor.into(), url, extension, config.clone())))
     }
 }
 

@@ -25,6 +25,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct QmuxListener {
     url: String,
+    acceptor: Arc<dyn Acceptor>,
     queue: Arc<Queue>,
     accepting: JoinHandle<()>,
 }
@@ -68,16 +69,17 @@ impl Queue {
 }
 
 impl QmuxListener {
-    pub(crate) fn start(acceptor: Box<dyn Acceptor>, url: &Url, extension: Extension, config: Config) -> Arc<Self> {
+    pub(crate) fn start(acceptor: Arc<dyn Acceptor>, url: &Url, extension: Extension, config: Config) -> Arc<Self> {
         let url = format!("{}:{}", url.scheme(), acceptor.address());
         let queue = Arc::new(Queue::default());
-        let accepting = tokio::spawn(accept_all(acceptor, Arc::clone(&queue), url.clone(), extension, config));
-        Arc::new(Self { url, queue, accepting })
+        let accepting =
+            tokio::spawn(accept_all(Arc::clone(&acceptor), Arc::clone(&queue), url.clone(), extension, config));
+        Arc::new(Self { url, acceptor, queue, accepting })
     }
 }
 
 /// Accepts until it is aborted. One bad connection, or a passing shortage, does not end it.
-async fn accept_all(acceptor: Box<dyn Acceptor>, queue: Arc<Queue>, url: String, extension: Extension, config: Config) {
+async fn accept_all(acceptor: Arc<dyn Acceptor>, queue: Arc<Queue>, url: String, extension: Extension, config: Config) {
     let config = Arc::new(config);
     let backlog = (config.session_backlog.max(1) as usize).saturating_add(HANDSHAKES).min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(backlog));
@@ -149,7 +151,7 @@ impl ListenerOps for QmuxListener {
     }
 
     fn close(&self) {
-        // Ends the acceptor too: the address is free again.
+        self.acceptor.close();
         self.accepting.abort();
         let mut state = self.queue.lock();
         state.closed = true;

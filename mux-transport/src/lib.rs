@@ -37,7 +37,7 @@ pub trait Acceptor: Send + Sync + 'static {
     /// Cancel-safe.
     async fn accept(&self) -> std::io::Result<ByteStream>;
 
-    /// Stops listening at once: the address can be bound again although the acceptor still exists.
+    /// Stops listening: nobody reaches the address any more, and it can be bound again although the acceptor exists.
     fn close(&self);
 }
 

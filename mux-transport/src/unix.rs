@@ -1,14 +1,12 @@
 //! Unix sockets.
 
 use std::io;
-use std::net::Shutdown;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use mux_api::{Error, Result, Url};
-use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::socket::SocketWriter;
@@ -73,8 +71,9 @@ impl Acceptor for UnixAcceptor {
     fn close(&self) {
         if !self.closed.swap(true, Ordering::Relaxed) {
             // The name would otherwise outlive the listener. Somebody may have removed it before us.
+            // Without its name nobody reaches the socket. It is not shut down as well: accepting on a Unix socket that is
+            // answers EAGAIN while epoll keeps saying that it is readable.
             let _ = std::fs::remove_file(&self.path);
-            let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         }
     }
 }
