@@ -204,3 +204,16 @@ fn a_late_announcement_does_not_end_the_session() {
     assert!(slow.conn.cause().is_none(), "{:?}", slow.conn.cause());
     assert!(slow.conn.is_extended(), "it is extended from then on");
 }
+
+#[test]
+fn a_refused_announcement_ends_a_session_that_demands_the_extension() {
+    let now = std::time::Instant::now();
+    let config = Config::default();
+    let mut demands = crate::pair::End::new(&config, Some(true), now);
+    let mut plain = crate::pair::End::new(&config, None, now);
+    plain.conn.handle_input(demands.output().into());
+    demands.conn.handle_input(plain.output().into());
+    let cause = demands.conn.cause().expect("over");
+    assert!(cause.kind() == ErrorKind::Protocol && cause.message().contains("ext=on"), "{cause}");
+    assert!(plain.conn.cause().is_none());
+}
