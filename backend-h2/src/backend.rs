@@ -7,7 +7,7 @@ use mux_api::{
     Budget, Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, SessionInfo,
     Url,
 };
-use mux_transport::{Acceptor, ByteStream};
+use mux_transport::ByteStream;
 use std::future::poll_fn;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -90,8 +90,8 @@ impl Backend for H2Backend {
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
         let place = Place::new(url, config)?;
         let tls = if place.tls { Some(tls::server_config(config)?) } else { None };
-        let acceptor: Box<dyn Acceptor> = mux_transport::bind(&place.transport).await?;
-        Ok(Listener::new(H2Listener::start(acceptor, place, tls, config.clone())))
+        let acceptor = mux_transport::bind(&place.transport).await?;
+        Ok(Listener::new(H2Listener::start(acceptor.into(), place, tls, config.clone())))
     }
 }
 

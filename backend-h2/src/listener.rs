@@ -33,6 +33,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct H2Listener {
     url: String,
+    acceptor: Arc<dyn Acceptor>,
     queue: Arc<Queue>,
     accepting: JoinHandle<()>,
 }
@@ -85,7 +86,7 @@ struct Common {
 
 impl H2Listener {
     pub(crate) fn start(
-        acceptor: Box<dyn Acceptor>,
+        acceptor: Arc<dyn Acceptor>,
         place: Place,
         tls: Option<Arc<ServerConfig>>,
         config: Config,
@@ -94,13 +95,13 @@ impl H2Listener {
         let queue = Arc::new(Queue::default());
         let common =
             Common { url: url.clone(), place, tls, config, sessions: Arc::default(), queue: Arc::clone(&queue) };
-        let accepting = tokio::spawn(accept_all(acceptor, Arc::new(common)));
-        Arc::new(Self { url, queue, accepting })
+        let accepting = tokio::spawn(accept_all(Arc::clone(&acceptor), Arc::new(common)));
+        Arc::new(Self { url, acceptor, queue, accepting })
     }
 }
 
 /// Accepts until it is aborted. One bad connection, or a passing shortage, does not end it.
-async fn accept_all(acceptor: Box<dyn Acceptor>, common: Arc<Common>) {
+async fn accept_all(acceptor: Arc<dyn Acceptor>, common: Arc<Common>) {
     let config = &common.config;
     let backlog = (config.session_backlog.max(1) as usize).saturating_add(HANDSHAKES).min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(backlog));
@@ -115,8 +116,12 @@ async fn accept_all(acceptor: Box<dyn Acceptor>, common: Arc<Common>) {
         let stream = match acceptor.accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(url = %common.url, %error, "a connection could not be accepted");
-                sleep(BREATHER).await;
+                if concerns_one_connection(&error) {
+                    tracing::debug!(url = %common.url, %error, "a connection was gone before it was accepted");
+                } else {
+                    tracing::warn!(url = %common.url, %error, "no connection can be accepted for the moment");
+                    sleep(BREATHER).await;
+                }
                 continue;
             }
         };
@@ -128,6 +133,13 @@ async fn accept_all(acceptor: Box<dyn Acceptor>, common: Arc<Common>) {
             }
         });
     }
+}
+
+/// Whether the next connection is not affected. Waiting after such an error would let whoever connects and resets keep
+/// everybody else out.
+fn concerns_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
 }
 
 async fn shake_hands(
@@ -190,7 +202,7 @@ impl ListenerOps for H2Listener {
     }
 
     fn close(&self) {
-        // Ends the acceptor too: the address is free again.
+        self.acceptor.close();
         self.accepting.abort();
         let mut state = self.queue.lock();
         state.closed = true;

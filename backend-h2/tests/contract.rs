@@ -322,3 +322,19 @@ async fn an_open_given_up_at_once_harms_nothing() {
     .await;
     idle([&client, &server]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_listener_frees_its_address_and_its_sessions_live_on() {
+    let (client, server, listener) = pair(&Config::default()).await;
+    let url = listener.url().to_owned();
+    listener.close();
+    let again = common::listen(&url, &Config::default()).await.expect("the address is free at once");
+    within(async {
+        let mut near = client.open().await.expect("opens");
+        near.write_all(b"x").await.expect("writes");
+        assert_eq!(server.accept().await.expect("accepts").read(&mut [0; 4]).await.expect("reads"), 1);
+        assert!(listener.accept().await.is_err());
+        common::dial(again.url(), &Config::default()).await.expect("dials the new one");
+    })
+    .await;
+}
