@@ -40,9 +40,13 @@ impl<W: Wire> Connection<W> {
         if self.cause.is_some() {
             return;
         }
+        let before = self.control.len();
         if let Err(error) = self.parse(input) {
             self.fail(error.with_code(codes::PROTOCOL), true);
-        } else if self.control.len() > Limits::MAX_PENDING_ANSWERS {
+            return;
+        }
+        self.answers += self.control.len() - before;
+        if self.answers > Limits::MAX_PENDING_ANSWERS {
             let message = "the peer keeps asking for answers and does not read them";
             self.fail(Error::new(ErrorKind::LimitExceeded, Origin::Peer, message).with_code(codes::LIMIT), true);
         }

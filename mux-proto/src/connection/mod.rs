@@ -45,6 +45,8 @@ pub struct Connection<W> {
     parser: Parser,
     /// Encoded frames that are not data, in order; they go before data.
     control: BytesMut,
+    /// How many bytes of it the peer provoked.
+    answers: usize,
     /// Channels that owe the peer a credit message, said as late as possible so that credits add up.
     credits: Vec<Key>,
     schedule: Schedule,
@@ -115,6 +117,7 @@ impl<W: Wire> Connection<W> {
             backlog: VecDeque::new(),
             parser: Parser::default(),
             control: BytesMut::new(),
+            answers: 0,
             credits: Vec::new(),
             schedule: Schedule::default(),
             events: Vec::new(),

@@ -62,6 +62,7 @@ impl<W: Wire> Connection<W> {
         }
         if !self.control.is_empty() {
             let paused = !self.can_open();
+            self.answers = 0;
             batch.push_control(&mut self.control);
             if paused {
                 self.events.push(Event::CanOpen);

@@ -209,3 +209,31 @@ fn control_is_bounded_when_the_transport_takes_nothing() {
     assert!(pair.ends[0].conn.can_open() && pair.ends[0].events.contains(&mux_proto::Event::CanOpen));
     assert!(u64::from(Limits::MIN_WINDOW) * opened <= pair.ends[0].budget.used());
 }
+
+#[test]
+fn what_the_application_says_at_once_is_not_held_against_the_peer() {
+    let mut config = Config::default();
+    (config.max_channels, config.channel_backlog, config.window) = (40_000, 40_000, 1024);
+    let mut pair = Pair::new(&config);
+    let near: Vec<_> = (0..40_000)
+        .map(|_| {
+            if !pair.ends[0].conn.can_open() {
+                pair.run();
+            }
+            pair.ends[0].open(b"").expect("opens")
+        })
+        .collect();
+    pair.run();
+    while let Some(far) = pair.ends[1].conn.accept().expect("lives") {
+        pair.ends[1].drop_channel(far);
+    }
+    // More than a megabyte of resets waits to be sent when the peer's next message comes.
+    pair.ends[0].write(near[0], b"x").expect("writes");
+    pair.send(0);
+    pair.deliver(0);
+    assert!(pair.ends[1].conn.cause().is_none(), "{:?}", pair.ends[1].conn.cause());
+    for key in near {
+        pair.ends[0].drop_channel(key);
+    }
+    pair.assert_clean();
+}
