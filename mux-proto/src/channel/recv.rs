@@ -40,10 +40,13 @@ pub(crate) struct RecvSide {
     /// Bytes the application has read and the peer was not told about.
     owed: u32,
     buffered: u32,
-    /// Slices of receive buffers with the epoch in which they were cut, then what was copied.
+    /// Slices with the epoch of their receive buffer, then what was copied.
     queue: VecDeque<(u64, Bytes)>,
     tail: Vec<u8>,
 }
+
+/// The epoch of what pins no receive buffer.
+const COPIED: u64 = u64::MAX;
 
 impl RecvSide {
     /// Smaller bodies are copied, so that they pin no receive buffer.
@@ -98,7 +101,7 @@ impl RecvSide {
             return true;
         }
         if !self.tail.is_empty() {
-            self.queue.push_back((epoch, Bytes::from(std::mem::take(&mut self.tail))));
+            self.queue.push_back((COPIED, Bytes::from(std::mem::take(&mut self.tail))));
         }
         self.queue.push_back((epoch, body));
         true
@@ -182,12 +185,17 @@ impl RecvSide {
         free
     }
 
-    /// Copies slices cut before `epoch` so that the buffers they pin can be freed.
+    /// Bytes that wait in slices of the receive buffer of `epoch`.
+    pub(crate) fn pinned(&self, epoch: u64) -> usize {
+        self.queue.iter().filter(|(cut, _)| *cut == epoch).map(|(_, chunk)| chunk.len()).sum()
+    }
+
+    /// Copies the slices of the receive buffer of `epoch`, so that it can be freed.
     pub(crate) fn unpin(&mut self, epoch: u64) {
         for (cut, chunk) in &mut self.queue {
-            if *cut < epoch {
+            if *cut == epoch {
                 *chunk = Bytes::copy_from_slice(chunk);
-                *cut = u64::MAX;
+                *cut = COPIED;
             }
         }
     }

@@ -6,7 +6,7 @@ use super::Channel;
 use crate::LocalId;
 
 /// Names a channel of one connection for as long as it exists; a reused number does not answer to an old key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     index: u32,
     generation: u32,

@@ -37,6 +37,7 @@ impl<W: Wire> Connection<W> {
     pub fn handle_input(&mut self, input: Bytes) {
         self.stats.bytes_in += input.len() as u64;
         self.liveness.heard = true;
+        self.pins.received(input.len());
         if self.cause.is_some() {
             return;
         }
@@ -52,19 +53,9 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// The transport goes on in a new receive buffer: what is still unread in the one before the last is copied, so
-    /// that a slow reader pins at most two buffers besides its window.
+    /// The transport goes on in a new receive buffer: slow readers shall not keep the old ones alive for little.
     pub fn handle_new_buffer(&mut self) {
-        self.epoch += 1;
-        while let Some((epoch, _)) = self.slices.front()
-            && *epoch + 2 <= self.epoch
-        {
-            for key in self.slices.pop_front().map(|(_, keys)| keys).unwrap_or_default() {
-                if let Some(channel) = self.table.get_mut(key) {
-                    channel.recv.unpin(self.epoch - 1);
-                }
-            }
-        }
+        self.pins.renew(&mut self.table);
     }
 
     fn parse(&mut self, mut input: Bytes) -> Result<(), Error> {
@@ -129,25 +120,13 @@ impl<W: Wire> Connection<W> {
     fn deliver(&mut self, key: Key, part: Bytes) {
         let Some(channel) = self.table.get_mut(key) else { return };
         let pins = part.len() >= RecvSide::PINS_FROM;
-        if channel.recv.push(part, self.epoch) {
+        if channel.recv.push(part, self.pins.epoch()) {
             self.events.push(Event::Readable(key));
             if pins {
-                self.note_slice(key);
+                self.pins.note(key);
             }
         } else {
             self.owe_credit(key);
-        }
-    }
-
-    /// Remembers that the channel holds a slice of the present receive buffer.
-    fn note_slice(&mut self, key: Key) {
-        match self.slices.back_mut() {
-            Some((epoch, keys)) if *epoch == self.epoch => {
-                if keys.last() != Some(&key) {
-                    keys.push(key);
-                }
-            }
-            _ => self.slices.push_back((self.epoch, vec![key])),
         }
     }
 

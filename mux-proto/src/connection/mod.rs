@@ -4,6 +4,7 @@ mod command;
 mod input;
 mod liveness;
 mod output;
+mod pins;
 mod shutdown;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use input::Parser;
 use liveness::Liveness;
 pub use output::Direct;
 use output::Schedule;
+use pins::Pins;
 use shutdown::Lifecycle;
 
 /// One end of a session, without I/O.
@@ -60,10 +62,7 @@ pub struct Connection<W> {
     /// Why the session is over.
     cause: Option<Error>,
     stats: Stats,
-    /// Rises each time the transport moves on to a new receive buffer.
-    epoch: u64,
-    /// Channels that hold slices, by the epoch in which they were cut.
-    slices: VecDeque<(u64, Vec<Key>)>,
+    pins: Pins,
 }
 
 /// What is known of the peer's abilities.
@@ -128,8 +127,7 @@ impl<W: Wire> Connection<W> {
             liveness,
             cause: None,
             stats: Stats::default(),
-            epoch: 0,
-            slices: VecDeque::new(),
+            pins: Pins::default(),
         };
         if extension.is_some() {
             this.say(&Outgoing::Hello);

@@ -237,3 +237,25 @@ fn what_the_application_says_at_once_is_not_held_against_the_peer() {
     }
     pair.assert_clean();
 }
+
+#[test]
+fn a_little_unread_data_does_not_keep_a_large_buffer_and_much_is_not_copied() {
+    for (small, large, let_go) in [(5_000, 200_000, true), (100_000, 100_000, false)] {
+        let mut pair = Pair::new(&Config::default());
+        let [unread, far_unread] = pair.channel();
+        let [read, far_read] = pair.channel();
+        pair.ends[0].write(unread, &vec![1; small]).expect("writes");
+        pair.ends[0].write(read, &vec![2; large]).expect("writes");
+        let buffer = bytes::Bytes::from(pair.ends[0].output());
+        let far = &mut pair.ends[1];
+        far.conn.handle_new_buffer();
+        far.conn.handle_input(buffer.clone());
+        assert_eq!(far.read(far_read).0.len(), large);
+        for _ in 0..3 {
+            far.conn.handle_new_buffer();
+        }
+        assert_eq!(buffer.is_unique(), let_go, "{small} of {} bytes are unread", buffer.len());
+        assert_eq!(far.read(far_unread).0, vec![1; small]);
+        assert!(buffer.is_unique());
+    }
+}

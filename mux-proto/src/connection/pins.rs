@@ -1,0 +1,91 @@
+//! Slices of receive buffers that wait unread keep whole buffers alive; here it is seen to that they are worth it.
+
+use std::collections::VecDeque;
+
+use crate::channel::{Key, Table};
+
+/// Receive buffers by the order in which the transport used them.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    /// The one in use.
+    current: Option<Buffer>,
+    /// The one before it: its slices are fresh and mostly about to be read.
+    last: Option<Buffer>,
+    /// Older ones that were worth keeping when last looked at; looked at again in turn.
+    held: VecDeque<Buffer>,
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    epoch: u64,
+    /// Bytes received into it.
+    bytes: usize,
+    /// Channels that hold slices of it; some more than once.
+    keys: Vec<Key>,
+}
+
+/// A buffer stays while at least this part of it waits to be read.
+const WORTH: usize = 4;
+
+/// Older buffers looked at for each new one: more than one, so that they become fewer.
+const LOOKS: usize = 2;
+
+impl Pins {
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// `bytes` more arrived in the buffer in use.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.current().bytes += bytes;
+    }
+
+    /// A channel holds a slice of the buffer in use.
+    pub(super) fn note(&mut self, key: Key) {
+        let keys = &mut self.current().keys;
+        if keys.last() != Some(&key) {
+            keys.push(key);
+        }
+    }
+
+    fn current(&mut self) -> &mut Buffer {
+        let epoch = self.epoch;
+        self.current.get_or_insert_with(|| Buffer { epoch, bytes: 0, keys: Vec::new() })
+    }
+
+    /// The transport goes on in a new buffer. Buffers that are hardly used any more are let go: what is unread in
+    /// them is copied.
+    pub(super) fn renew(&mut self, table: &mut Table) {
+        for _ in 0..LOOKS.min(self.held.len()) {
+            if let Some(buffer) = self.held.pop_front() {
+                self.look(buffer, table);
+            }
+        }
+        if let Some(buffer) = self.last.take() {
+            self.look(buffer, table);
+        }
+        self.last = self.current.take();
+        self.epoch += 1;
+    }
+
+    fn look(&mut self, mut buffer: Buffer, table: &mut Table) {
+        buffer.keys.sort_unstable();
+        buffer.keys.dedup();
+        let epoch = buffer.epoch;
+        buffer.keys.retain(|key| table.get(*key).is_some_and(|channel| channel.recv.pinned(epoch) > 0));
+        let unread: usize =
+            buffer.keys.iter().filter_map(|key| table.get(*key)).map(|channel| channel.recv.pinned(epoch)).sum();
+        if unread == 0 {
+            return;
+        }
+        if unread >= buffer.bytes / WORTH {
+            return self.held.push_back(buffer);
+        }
+        for key in buffer.keys {
+            if let Some(channel) = table.get_mut(key) {
+                channel.recv.unpin(epoch);
+            }
+        }
+    }
+}
