@@ -1,11 +1,11 @@
 //! The C API of libmux: `include/mux.h` is generated from this crate.
 //!
-//! A handle is a number that [`handle`] looks up without trusting it; every exported function runs inside [`boundary`];
-//! every pointer of a caller goes through [`pointer`]. These three, [`platform`] and [`world`] hold all unsafe code
-//! beyond the one line in an export that says "by this function's contract".
+//! A handle is a number that `handle` looks up without trusting it; every exported function runs inside `boundary`;
+//! every pointer of a caller goes through `pointer`. These three, `platform` and `world` hold all unsafe code beyond the
+//! one line in an export that says "by this function's contract".
 //!
-//! Objects sit on the poll-based operations of mux-api, with one persistent waker a side ([`hub`]): a read of buffered
-//! data and a write with window never enter the runtime, which only dials, listens and drives transports.
+//! Objects sit on the poll-based operations of mux-api, with one persistent waker a side (`hub`): a read of buffered data
+//! and a write with window never enter the runtime, which only dials, listens and drives transports.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![allow(non_camel_case_types, reason = "names of the header")]
