@@ -114,10 +114,18 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
         if let Some(cause) = state.conn.cause() {
             return Poll::Ready(Err(cause.clone()));
         }
-        if !state.blocked && !state.conn.has_output() && state.conn.stats().send_buffered == 0 {
+        let queued = state.blocked || state.conn.has_output() || state.conn.stats().send_buffered > 0;
+        if !queued && self.shared.idle_writer().is_some() {
             return Poll::Ready(Ok(()));
         }
         remember(&mut state.flushing, cx.waker());
+        let mut wakes = Wakes::default();
+        if !queued {
+            // Somebody is handing the last of it over right now; the driver says when that is done.
+            state.wake_driver(&mut wakes);
+        }
+        drop(state);
+        wakes.wake();
         Poll::Pending
     }
 
