@@ -46,7 +46,7 @@ fn unread_channels_do_not_stop_another() {
 
 #[test]
 fn both_sides_write_before_they_read_through_a_narrow_pipe() {
-    for (capacity, channels, window) in [(1, 4, 1024), (64, 64, 1024), (4096, 64, 16_384), (65_536, 64, 65_536)] {
+    for (capacity, channels, window) in [(1, 2, 1024), (64, 16, 1024), (4096, 64, 16_384), (65_536, 16, 65_536)] {
         let mut pair = Pair::new(&small_window(window));
         for link in &mut pair.links {
             link.capacity = capacity;

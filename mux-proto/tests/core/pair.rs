@@ -1,6 +1,5 @@
 //! Two connections, a link that splits, bounds and stalls, and a clock that stands still unless told.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use crate::monitor::Monitor;
 
 /// One direction of the link.
 pub(crate) struct Link {
-    queue: VecDeque<u8>,
+    queue: BytesMut,
     /// Bytes it holds at most: a socket's buffers.
     pub(crate) capacity: usize,
     /// Bytes delivered at once.
@@ -144,7 +143,7 @@ impl Pair {
         let now = Instant::now();
         let ends = [0, 1].map(|at| End::new(configs[at], extension[at], now));
         let links =
-            [0, 1].map(|_| Link { queue: VecDeque::new(), capacity: 1 << 20, chunk: usize::MAX, stalled: false });
+            [0, 1].map(|_| Link { queue: BytesMut::new(), capacity: 1 << 20, chunk: usize::MAX, stalled: false });
         let mut this = Self { ends, links, monitor: Monitor::default(), now };
         this.run();
         assert!(this.ends.iter().all(|end| end.conn.is_established()));
@@ -179,7 +178,7 @@ impl Pair {
             let mut out = Vec::new();
             end.drain(room, &mut out);
             self.monitor.sent(side, &out);
-            link.queue.extend(out);
+            link.queue.extend_from_slice(&out);
             moved = true;
         }
     }
@@ -191,10 +190,11 @@ impl Pair {
             return false;
         }
         let len = link.queue.len().min(link.chunk);
-        let bytes: BytesMut = link.queue.drain(..len).collect();
+        // Copied, so that the connection owns a buffer of its own, as from a socket.
+        let bytes = Bytes::copy_from_slice(&link.queue.split_to(len));
         let end = &mut self.ends[1 - side];
         end.conn.handle_new_buffer();
-        end.conn.handle_input(bytes.freeze());
+        end.conn.handle_input(bytes);
         end.collect();
         true
     }
@@ -235,6 +235,11 @@ impl Pair {
         }
         assert_eq!(self.monitor.open_channels(), 0);
     }
+}
+
+/// How many seeds a random test runs: `usual`, or what `LIBMUX_SEEDS` says for a long run.
+pub(crate) fn seeds(usual: u64) -> u64 {
+    std::env::var("LIBMUX_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// A small generator: good enough for scripts, the same everywhere.
