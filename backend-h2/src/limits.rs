@@ -97,12 +97,48 @@ impl Limits {
         u32::try_from(streams).unwrap_or(u32::MAX)
     }
 
-    /// The window a new channel starts with: the more of the budget is in use, the smaller. With the remaining share
-    /// r it is `window * r * r`, which falls smoothly and never uses the budget up.
-    pub(crate) fn initial_window(&self, budget: &Budget) -> u32 {
-        let limit = budget.limit().max(1);
-        let share = (budget.available() as f64 / limit as f64).min(1.0);
-        let size = (f64::from(self.window) * share * share) as u32;
-        size.clamp(self.early.max(Self::MIN_WINDOW).min(self.window), self.window)
+    /// The window a new channel starts with, when `incoming` of the peer's channels are open. The peer's have the early
+    /// credit at least, which is set aside for every channel it may open. Of the rest of the budget, with remaining
+    /// share r, a channel gets `window * r * r`, which falls smoothly and never uses it up.
+    pub(crate) fn initial_window(&self, budget: &Budget, incoming: u64, by_peer: bool) -> u32 {
+        let most = budget.limit() / 2;
+        let aside = |channels: u64| channels.saturating_mul(u64::from(self.early)).min(most);
+        let rest = budget.limit() - aside(self.max_incoming);
+        let free = budget.available().saturating_sub(aside(self.max_incoming.saturating_sub(incoming)));
+        let share = (free as f64 / rest.max(1) as f64).min(1.0);
+        let least = if by_peer { self.early } else { Self::MIN_WINDOW };
+        least + (f64::from(self.window - least) * share * share) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_channel_that_may_be_opened_fits_the_budget() {
+        for (channels, by_peer) in [(1_024, true), (10_000, true), (100_000, true), (10_000, false)] {
+            let mut config = Config::default();
+            config.max_channels = channels;
+            let limits = Limits::from_config(&config);
+            let budget = Budget::new(config.budget, None);
+            let (mut held, mut last) = (Vec::new(), u32::MAX);
+            for at in 0..u64::from(channels) {
+                let window = limits.initial_window(&budget, if by_peer { at } else { 0 }, by_peer);
+                assert!(window <= last && window >= Limits::MIN_WINDOW);
+                held.push(budget.reserve(u64::from(window)).expect("fits"));
+                last = window;
+            }
+            assert!(by_peer || last < limits.window);
+        }
+    }
+
+    #[test]
+    fn the_first_channel_has_the_whole_window() {
+        let limits = Limits::from_config(&Config::default());
+        let budget = Budget::new(256 << 20, None);
+        for by_peer in [false, true] {
+            assert_eq!(limits.initial_window(&budget, 0, by_peer), limits.window);
+        }
     }
 }

@@ -137,6 +137,12 @@ impl Shared {
         wake(waker);
     }
 
+    /// The receive window of a new channel.
+    pub(crate) fn window(&self, by_peer: bool) -> u64 {
+        let incoming = self.counters.incoming.load(Ordering::Relaxed);
+        u64::from(self.limits.initial_window(&self.budget, incoming, by_peer))
+    }
+
     /// The code to refuse another channel of the peer's with, if it must be refused.
     pub(crate) fn refusal(&self) -> Option<u64> {
         let state = self.lock();
@@ -247,7 +253,7 @@ impl SessionOps for H2Session {
             remember(&mut state.opening, cx.waker());
             return Poll::Pending;
         }
-        let window = u64::from(shared.limits.initial_window(&shared.budget));
+        let window = shared.window(false);
         let Some(held) = shared.budget.reserve(window) else {
             let limit = shared.budget.limit();
             let message = format!("no memory for another channel: the budget of {limit} bytes is in use");

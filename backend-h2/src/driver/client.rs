@@ -311,7 +311,7 @@ impl Driver {
         if label.len() > shared.limits.label {
             return Err(codes::LIMIT);
         }
-        let window = u64::from(shared.limits.initial_window(&shared.budget));
+        let window = shared.window(true);
         let held = shared.budget.reserve(if raw { u64::from(shared.limits.stream_window()) } else { window });
         let held = held.ok_or(codes::LIMIT)?;
         let granted = if matches!(self.side, Side::Client(_)) { u64::from(shared.limits.early) } else { window };
