@@ -18,6 +18,9 @@ pub fn handshake_error(alert: u8, origin: Origin, why: &str) -> Error {
     let text = match why {
         "" => describe(alert),
         "UnknownIssuer" => "unknown issuer: no trusted authority leads to it".to_owned(),
+        "CaUsedAsEndEntity" => "it is an authority's (basicConstraints CA:TRUE), not a server's or client's; make one \
+                                with CA:FALSE, or trust this one by its pin"
+            .to_owned(),
         "BadSignature" => "its signature is not that of the authority it names".to_owned(),
         why => why.to_owned(),
     };
