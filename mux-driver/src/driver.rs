@@ -78,8 +78,8 @@ impl<W: Wire> Driver<W> {
             match read {
                 Ok(Received::Data { bytes, fresh }) => {
                     total += bytes.len();
-                    if fresh {
-                        state.conn.handle_new_buffer();
+                    if let Some(size) = fresh {
+                        state.conn.handle_new_buffer(size);
                     }
                     state.conn.handle_input(bytes);
                 }

@@ -22,14 +22,14 @@ pub(crate) struct ReceiveBuffer {
     other: BytesMut,
     /// How much the next buffer holds: grows while reads fill it, shrinks while they do not.
     size: usize,
-    /// Nothing was read into the present buffer yet.
-    fresh: bool,
+    /// The size of the present buffer while nothing was read into it.
+    fresh: Option<usize>,
 }
 
 /// What a read gave.
 pub(crate) enum Received {
-    /// Bytes; `fresh` when they are the first of another buffer.
-    Data { bytes: Bytes, fresh: bool },
+    /// Bytes; `fresh` when they are the first of another buffer, with its size.
+    Data { bytes: Bytes, fresh: Option<usize> },
     /// The transport ended.
     End,
 }
@@ -54,7 +54,7 @@ impl ReceiveBuffer {
                     self.size = (self.size / 2).max(SMALLEST);
                 }
                 let bytes = self.current.split().freeze();
-                Poll::Ready(Ok(Received::Data { bytes, fresh: std::mem::take(&mut self.fresh) }))
+                Poll::Ready(Ok(Received::Data { bytes, fresh: self.fresh.take() }))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
@@ -78,6 +78,6 @@ impl ReceiveBuffer {
         if !self.current.try_reclaim(self.size) {
             self.current = BytesMut::with_capacity(self.size);
         }
-        self.fresh = true;
+        self.fresh = Some(self.current.capacity());
     }
 }

@@ -37,7 +37,6 @@ impl<W: Wire> Connection<W> {
     pub fn handle_input(&mut self, input: Bytes) {
         self.stats.bytes_in += input.len() as u64;
         self.liveness.heard = true;
-        self.pins.received(input.len());
         if self.cause.is_some() {
             return;
         }
@@ -54,8 +53,9 @@ impl<W: Wire> Connection<W> {
     }
 
     /// The transport goes on in a new receive buffer: slow readers shall not keep the old ones alive for little.
-    pub fn handle_new_buffer(&mut self) {
-        self.pins.renew(&mut self.table);
+    /// `size` is what the new one takes of memory, however little will be received into it.
+    pub fn handle_new_buffer(&mut self, size: usize) {
+        self.pins.renew(&mut self.table, size);
     }
 
     fn parse(&mut self, mut input: Bytes) -> Result<(), Error> {

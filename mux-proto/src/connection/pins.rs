@@ -19,8 +19,8 @@ pub(super) struct Pins {
 #[derive(Debug)]
 struct Buffer {
     epoch: u64,
-    /// Bytes received into it.
-    bytes: usize,
+    /// What it takes of memory.
+    size: usize,
     /// Channels that hold slices of it; some more than once.
     keys: Vec<Key>,
 }
@@ -36,27 +36,18 @@ impl Pins {
         self.epoch
     }
 
-    /// `bytes` more arrived in the buffer in use.
-    pub(super) fn received(&mut self, bytes: usize) {
-        self.current().bytes += bytes;
-    }
-
     /// A channel holds a slice of the buffer in use.
     pub(super) fn note(&mut self, key: Key) {
-        let keys = &mut self.current().keys;
-        if keys.last() != Some(&key) {
-            keys.push(key);
+        // Before the first buffer was announced, nothing is known of what a slice keeps.
+        let Some(buffer) = &mut self.current else { return };
+        if buffer.keys.last() != Some(&key) {
+            buffer.keys.push(key);
         }
-    }
-
-    fn current(&mut self) -> &mut Buffer {
-        let epoch = self.epoch;
-        self.current.get_or_insert_with(|| Buffer { epoch, bytes: 0, keys: Vec::new() })
     }
 
     /// The transport goes on in a new buffer. Buffers that are hardly used any more are let go: what is unread in
     /// them is copied.
-    pub(super) fn renew(&mut self, table: &mut Table) {
+    pub(super) fn renew(&mut self, table: &mut Table, size: usize) {
         for _ in 0..LOOKS.min(self.held.len()) {
             if let Some(buffer) = self.held.pop_front() {
                 self.look(buffer, table);
@@ -67,6 +58,7 @@ impl Pins {
         }
         self.last = self.current.take();
         self.epoch += 1;
+        self.current = Some(Buffer { epoch: self.epoch, size, keys: Vec::new() });
     }
 
     fn look(&mut self, mut buffer: Buffer, table: &mut Table) {
@@ -79,7 +71,7 @@ impl Pins {
         if unread == 0 {
             return;
         }
-        if unread >= buffer.bytes / WORTH {
+        if unread >= buffer.size / WORTH {
             return self.held.push_back(buffer);
         }
         for key in buffer.keys {

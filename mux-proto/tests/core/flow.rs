@@ -1,5 +1,6 @@
 //! Windows and budgets: each channel stalls only itself, nothing is granted that is not charged, all of it comes back.
 
+use bytes::BytesMut;
 use mux_api::{Config, ErrorKind};
 use mux_proto::Limits;
 
@@ -197,6 +198,25 @@ fn windows_stay_small_for_a_reader_that_does_not_read() {
 }
 
 #[test]
+fn a_little_unread_data_does_not_keep_a_large_receive_buffer() {
+    const SIZE: usize = 256 * 1024;
+    let mut pair = Pair::new(&Config::default());
+    let [near, far] = pair.channel();
+    pair.ends[0].write(near, &[7; 3000]).expect("writes");
+    let message = pair.ends[0].output();
+    // The transport moves on early, as it does when a session becomes quiet.
+    let mut buffer = BytesMut::with_capacity(SIZE);
+    pair.ends[1].conn.handle_new_buffer(buffer.capacity());
+    buffer.extend_from_slice(&message);
+    pair.ends[1].conn.handle_input(buffer.split().freeze());
+    for _ in 0..3 {
+        pair.ends[1].conn.handle_new_buffer(SIZE);
+    }
+    assert!(buffer.try_reclaim(SIZE), "3,000 bytes keep {SIZE}");
+    assert_eq!(pair.ends[1].read(far).0, [7; 3000]);
+}
+
+#[test]
 fn control_is_bounded_when_the_transport_takes_nothing() {
     let mut pair = Pair::new(&Config::default());
     let mut opened = 0;
@@ -248,11 +268,11 @@ fn a_little_unread_data_does_not_keep_a_large_buffer_and_much_is_not_copied() {
         pair.ends[0].write(read, &vec![2; large]).expect("writes");
         let buffer = bytes::Bytes::from(pair.ends[0].output());
         let far = &mut pair.ends[1];
-        far.conn.handle_new_buffer();
+        far.conn.handle_new_buffer(buffer.len());
         far.conn.handle_input(buffer.clone());
         assert_eq!(far.read(far_read).0.len(), large);
         for _ in 0..3 {
-            far.conn.handle_new_buffer();
+            far.conn.handle_new_buffer(buffer.len());
         }
         assert_eq!(buffer.is_unique(), let_go, "{small} of {} bytes are unread", buffer.len());
         assert_eq!(far.read(far_unread).0, vec![1; small]);

@@ -193,7 +193,7 @@ impl Pair {
         // Copied, so that the connection owns a buffer of its own, as from a socket.
         let bytes = Bytes::copy_from_slice(&link.queue.split_to(len));
         let end = &mut self.ends[1 - side];
-        end.conn.handle_new_buffer();
+        end.conn.handle_new_buffer(bytes.len());
         end.conn.handle_input(bytes);
         end.collect();
         true
