@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use backend_h2::H2Backend;
 use backend_qmux::QmuxBackend;
+use backend_quic::QuicBackend;
 use mux_api::backend::{Backend, Scheme};
 use mux_api::{Budget, Config, Error, ErrorKind, Listener, Origin, Result, Session, Url};
 
@@ -21,7 +22,7 @@ impl Registry {
 
     /// A registry with the backends that libmux comes with.
     pub fn with_defaults() -> Self {
-        Self { backends: RwLock::new(vec![Arc::new(QmuxBackend), Arc::new(H2Backend)]) }
+        Self { backends: RwLock::new(vec![Arc::new(QmuxBackend), Arc::new(H2Backend), Arc::new(QuicBackend)]) }
     }
 
     /// Adds a backend.
