@@ -188,7 +188,8 @@ pub unsafe extern "C" fn mux_queue_next(q: mux_queue, out: *mut mux_event, max: 
     })
 }
 
-/// Makes one mux_queue_next return 0, one that sleeps or the next to come. \[S\]
+/// Makes one mux_queue_next return 0, one that sleeps or the next to come. \[S\] as long as no other thread closes the queue
+/// at that moment.
 #[unsafe(no_mangle)]
 pub extern "C" fn mux_queue_wake(q: mux_queue) -> mux_status {
     boundary::status(|| {

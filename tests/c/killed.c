@@ -15,6 +15,8 @@ static void peer(const char *url, int writes) {
 
 int main(int argc, char **argv) {
   CHECK(argc == 2);
+  struct sigaction pipe_action;
+  CHECK(sigaction(SIGPIPE, NULL, &pipe_action) == 0 && pipe_action.sa_handler == SIG_DFL);
   /* The URL's port is chosen by the first listener; the children need one that they can be told before fork. */
   for (int writes = 0; writes < 2; writes++) {
     int to_child[2];
