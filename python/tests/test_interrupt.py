@@ -40,7 +40,7 @@ waiting(libmux.connect, "qmux://127.0.0.1:%d" % mute.getsockname()[1])
     "listener.accept": """
 listener = libmux.listen("qmux://127.0.0.1:0")
 waiting(listener.accept)
-libmux.connect(listener.url).close()
+late = libmux.connect(listener.url)
 listener.accept(timeout=10).close()
 listener.close()
 """,

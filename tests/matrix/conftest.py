@@ -31,6 +31,11 @@ def cargo_build(name, *arguments):
     raise RuntimeError(f"{' '.join(command)} made no {name}")
 
 
+def rust_example(name):
+    """A Rust example's file; built with the whole workspace, so that what `cargo test` has built is used again."""
+    return cargo_build(name, "--workspace", "--examples")
+
+
 @pytest.fixture(scope="session")
 def library_dir():
     """Where libmux.so is."""
@@ -58,7 +63,7 @@ def programs(library_dir, tmp_path_factory):
     return {
         "c": [c_agent],
         "python": [sys.executable, "-u", "-W", "error::ResourceWarning", HERE / "agents" / "agent.py"],
-        "rust": [os.environ.get("MUX_AGENT_RUST") or cargo_build("matrix_agent", "--example", "matrix_agent")],
+        "rust": [os.environ.get("MUX_AGENT_RUST") or rust_example("matrix_agent")],
         "cli": [os.environ.get("MUX_BIN") or cargo_build("mux", "-p", "mux-cli")],
     }
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import CHECKOUT, PATIENCE, Program, cargo_build, compile_c
+from conftest import CHECKOUT, PATIENCE, Program, compile_c, rust_example
 from urls import URLS
 
 LANGUAGES = ["c", "python", "rust"]
@@ -21,7 +21,7 @@ def examples(library_dir, tmp_path_factory):
     c = tmp_path_factory.mktemp("examples")
     for name in NAMES:
         compile_c(library_dir, CHECKOUT / "examples" / "c" / f"{name}.c", c / name)
-    rust = cargo_build("echo_server", "--examples").parent
+    rust = rust_example("echo_server").parent
     python = CHECKOUT / "examples" / "python"
     return {
         **{("c", name): [c / name] for name in NAMES},
