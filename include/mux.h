@@ -985,7 +985,8 @@ mux_status mux_watch_low_water(struct mux_channel ch, size_t read_min, size_t wr
 int64_t mux_queue_next(struct mux_queue q, struct mux_event *out, int32_t max, int32_t timeout_ms);
 
 /**
- * Makes one mux_queue_next return 0, one that sleeps or the next to come. [S]
+ * Makes one mux_queue_next return 0, one that sleeps or the next to come. [S] as long as no other thread closes the queue
+ * at that moment.
  */
 mux_status mux_queue_wake(struct mux_queue q);
 
