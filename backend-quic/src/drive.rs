@@ -64,7 +64,7 @@ struct Driver {
     /// Channel traffic seen, and when it last moved.
     traffic: (u64, Instant),
     /// When to look for traffic again.
-    look: Instant,
+    look: Option<Instant>,
 }
 
 /// What a turn decided.
@@ -85,7 +85,7 @@ pub(crate) async fn drive(release: Release, mut parts: Parts) {
         pings: HashMap::new(),
         next_ping: 0,
         traffic: (0, Instant::now()),
-        look: Instant::now() + shared.settings.idle / 4,
+        look: Instant::now().checked_add(shared.settings.idle / 4),
     };
     let (said, heard) = driver.run(&mut parts.arriving).await;
     if let Some((code, reason)) = said {
@@ -271,7 +271,7 @@ impl Driver {
         let idle = self.shared.settings.idle;
         match &self.phase {
             Phase::Live if idle.is_zero() => None,
-            Phase::Live => Some(self.look),
+            Phase::Live => self.look,
             Phase::Flushing { until, .. } => *until,
             Phase::Closing { until } | Phase::Answered { until } => Some(*until),
         }
@@ -280,7 +280,7 @@ impl Driver {
     fn on_time(&mut self) -> Turn {
         match &self.phase {
             Phase::Live => {
-                self.look = Instant::now() + self.shared.settings.idle / 4;
+                self.look = Instant::now().checked_add(self.shared.settings.idle / 4);
                 let stats = self.shared.conn.stats();
                 let moved = stats.frame_rx.stream + stats.frame_tx.stream;
                 if moved != self.traffic.0 {

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 pub(crate) struct FlushQueue {
-    dirty: Mutex<Vec<Arc<SendSide>>>,
+    dirty: Mutex<Dirty>,
     finished: Mutex<Finished>,
     pub(crate) woken: Arc<Woken>,
     /// A small write went straight to quinn since the flusher's last turn: what follows is gathered.
@@ -43,11 +43,20 @@ impl Woken {
     }
 }
 
+/// Directions for the flusher's next turn.
+#[derive(Default)]
+struct Dirty {
+    sides: Vec<Arc<SendSide>>,
+    /// The session is over: what is added now would never be looked at, and holds the session.
+    over: bool,
+}
+
 /// Directions that were finished and may not have been acknowledged yet.
 #[derive(Default)]
 struct Finished {
     sides: Vec<Arc<SendSide>>,
     prune_at: usize,
+    over: bool,
 }
 
 /// So many finished directions are kept before those that were acknowledged are looked for.
@@ -72,13 +81,20 @@ impl FlushQueue {
 
     /// Has `side` flushed on the flusher's next turn.
     pub(crate) fn add_dirty(&self, side: Arc<SendSide>) {
-        lock(&self.dirty).push(side);
-        self.woken.notify.notify_one();
+        let mut dirty = lock(&self.dirty);
+        if !dirty.over {
+            dirty.sides.push(side);
+            self.woken.notify.notify_one();
+        }
     }
 
     /// Remembers a direction until it is acknowledged. Its own lock must not be held.
     pub(crate) fn add_finished(&self, side: Arc<SendSide>) {
         let mut finished = lock(&self.finished);
+        if finished.over {
+            drop(finished);
+            return side.let_go();
+        }
         finished.sides.push(side);
         if finished.sides.len() >= finished.prune_at.max(PRUNE) {
             finished.sides.retain(|side| !side.look_acknowledged());
@@ -103,9 +119,10 @@ impl FlushQueue {
 
     /// The session is over: lets go of every direction.
     pub(crate) fn clear(&self) {
-        let dirty = std::mem::take(&mut *lock(&self.dirty));
-        let finished = std::mem::take(&mut *lock(&self.finished));
-        for side in dirty.iter().chain(&finished.sides) {
+        let dirty = std::mem::replace(&mut *lock(&self.dirty), Dirty { sides: Vec::new(), over: true });
+        let over = Finished { sides: Vec::new(), prune_at: 0, over: true };
+        let finished = std::mem::replace(&mut *lock(&self.finished), over);
+        for side in dirty.sides.iter().chain(&finished.sides) {
             side.let_go();
         }
         self.progress.notify_waiters();
@@ -127,7 +144,7 @@ pub(crate) async fn flush_all(shared: Arc<Shared>) {
         // The tasks that are ready to run may have more to say.
         tokio::task::yield_now().await;
         queue.busy.store(false, Ordering::Relaxed);
-        let dirty = std::mem::take(&mut *lock(&queue.dirty));
+        let dirty = std::mem::take(&mut lock(&queue.dirty).sides);
         let woken = std::mem::take(&mut *lock(&queue.woken.streams));
         let woken = woken.into_iter().filter_map(|stream| blocked.0.remove(&stream)).collect::<Vec<_>>();
         for side in dirty.into_iter().chain(woken) {

@@ -2,7 +2,7 @@
 //!
 //! A channel is a bidirectional stream whose first byte says what it is. One more stream, the control stream, carries
 //! pings, the announcement that no new channels are taken, and the end of the session. A session has three tasks
-//! ([`accept`], [`flush`], [`drive`]); a channel has none.
+//! (`accept`, `flush`, `drive`); a channel has none.
 
 mod accept;
 mod backend;

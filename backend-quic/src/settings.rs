@@ -88,8 +88,8 @@ impl Settings {
             transport.keep_alive_interval(None).max_idle_timeout(None);
         } else {
             // The dialer probes first; the acceptor only when the dialer's setting is slower than its own.
-            let interval = if role == Role::Client { self.keepalive * 2 / 3 } else { self.keepalive };
-            let dead = IdleTimeout::try_from(self.keepalive * 2).map_err(|_| {
+            let interval = if role == Role::Client { self.keepalive.saturating_mul(2) / 3 } else { self.keepalive };
+            let dead = IdleTimeout::try_from(self.keepalive.saturating_mul(2)).map_err(|_| {
                 Error::invalid_input(format!("option keepalive={:?}: it is longer than QUIC can say", self.keepalive))
             })?;
             transport.keep_alive_interval(Some(interval)).max_idle_timeout(Some(dead));
@@ -115,5 +115,17 @@ mod tests {
         assert_eq!(many.window, 16 * 1024);
         assert_eq!(settings("window=256k&max_channels=1024").window, 256 * 1024);
         assert_eq!(settings("max_channels=1024").max_channels, 1024);
+    }
+
+    #[test]
+    fn a_time_too_long_for_quic_is_an_error() {
+        let mut settings = settings("");
+        settings.keepalive = Duration::MAX;
+        for role in [Role::Client, Role::Server] {
+            let error = settings.transport(role, &Ending::default()).expect_err("too long");
+            assert!(error.message().contains("keepalive"), "{error}");
+        }
+        settings.keepalive = Duration::ZERO;
+        settings.transport(Role::Client, &Ending::default()).expect("never");
     }
 }
