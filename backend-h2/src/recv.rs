@@ -24,7 +24,7 @@ pub(crate) struct RecvSide {
     pub(crate) peer_ended: bool,
     /// A STOP that is still to be said.
     pub(crate) stop: Option<u64>,
-    /// The opener waits for a first record of ours: credit is said whether it is due or not.
+    /// The opener waits for a first record of ours: credit is said whether it is due or not, even if all has come.
     pub(crate) confirm: bool,
     /// The window: what may be on its way, waiting or being read together.
     window: u32,
@@ -122,7 +122,7 @@ impl RecvSide {
     pub(crate) fn due_credit(&self) -> Option<u64> {
         let target = self.consumed + u64::from(self.window);
         let due = target - self.granted.min(target) >= u64::from(self.window / 2).max(1);
-        ((due || self.confirm) && self.state == RecvState::Open).then_some(target)
+        (self.confirm || (due && self.state == RecvState::Open)).then_some(target)
     }
 
     /// The peer is told that it may send up to `offset`.

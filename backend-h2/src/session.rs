@@ -137,6 +137,15 @@ impl Shared {
         wake(waker);
     }
 
+    /// The peer has given a channel up in both directions: unless it was accepted already, nobody shall see it.
+    pub(crate) fn withdraw(&self, channel: &Arc<Channel>) {
+        let mut state = self.lock();
+        let Some(at) = state.backlog.iter().position(|waiting| Arc::ptr_eq(waiting, channel)) else { return };
+        state.backlog.remove(at);
+        drop(state);
+        channel.release_all();
+    }
+
     /// The receive window of a new channel.
     pub(crate) fn window(&self, by_peer: bool) -> u64 {
         let incoming = self.counters.incoming.load(Ordering::Relaxed);

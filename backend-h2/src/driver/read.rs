@@ -204,6 +204,13 @@ impl Driver {
             self.wind_down(wire);
             return !self.read_ending(wire);
         }
+        let given_up = {
+            let state = channel.lock();
+            matches!(state.recv.state, RecvState::Reset(_)) && matches!(state.send.state, SendState::Stopped { .. })
+        };
+        if given_up {
+            self.shared.withdraw(channel);
+        }
         super::write::pump(wire, channel, self.shared.limits.record);
         let over = {
             let mut state = channel.lock();
