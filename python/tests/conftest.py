@@ -9,7 +9,7 @@ TRANSPORTS = ["qmux+tcp", "qmux+unix"]
 
 
 def url_for(transport, directory):
-    return f"{transport}://127.0.0.1:0" if transport.endswith("tcp") else f"{transport}://{directory}/m.sock"
+    return f"{transport}://127.0.0.1:0" if not transport.endswith("unix") else f"{transport}://{directory}/m.sock"
 
 
 @pytest.fixture(params=TRANSPORTS)

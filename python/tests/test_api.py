@@ -145,6 +145,19 @@ def test_a_failed_session_block_leaves_no_clean_end(connected):
     ours.close()
 
 
+def test_closing_a_session_before_its_channel_leaves_no_clean_end(connected):
+    for _ in range(20):
+        dialing, accepting = connected()
+        ours = dialing.open()
+        ours.sendall(b"half")
+        with accepting.accept(timeout=10) as theirs:
+            theirs.settimeout(10)
+            dialing.close()
+            ours.close()
+            with pytest.raises(ConnectionError):
+                read_all(theirs)
+
+
 def test_the_end_of_a_session_ends_the_loop(connected):
     dialing, accepting = connected()
     channel = dialing.open()
