@@ -369,3 +369,34 @@ async fn a_closed_listener_frees_its_address_and_its_sessions_live_on() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credit_goes_on_after_the_other_direction_has_ended() {
+    const LEN: usize = 4 << 20;
+    let (client, server, _listener) = pair(&Config::default()).await;
+    for (opener, acceptor) in [(client.clone(), server.clone()), (server.clone(), client.clone())] {
+        within(async {
+            let mut near = opener.open().await.expect("opens");
+            near.finish().expect("finishes before anything comes back");
+            let mut far = acceptor.accept().await.expect("accepts");
+            assert_eq!(far.read(&mut [0; 1]).await.expect("ends"), 0);
+            let writing = async {
+                far.write_all(&vec![4; LEN]).await.expect("writes");
+                far.finish().expect("finishes");
+            };
+            let reading = async {
+                let (mut total, mut buf) = (0, vec![0; 50_000]);
+                loop {
+                    match near.read(&mut buf).await.expect("reads") {
+                        0 => break total,
+                        len => total += len,
+                    }
+                }
+            };
+            let ((), total) = tokio::join!(writing, reading);
+            assert_eq!(total, LEN);
+        })
+        .await;
+    }
+    idle([&client, &server]).await;
+}
