@@ -16,7 +16,10 @@ Examples:
   mux listen --no-url qmux+unix:///tmp/m.sock > got   receive a file, as nc does
   mux connect qmux+unix:///tmp/m.sock < file          send it
 
-  mux bench --quick                                   what it costs over bare TCP
+  mux listen quic://127.0.0.1:4000 --self-signed --echo
+  mux connect 'quic://127.0.0.1:4000?pin=sha256:...'  the URL that listen printed: encrypted, trusted by its pin
+
+  mux bench --quick                                   what it costs over the bare transports
 ";
 
 const URLS: &str = "\
@@ -49,6 +52,7 @@ pub(crate) fn teach(command: Command) -> Command {
         .mut_subcommand("listen", |c| c.after_help(after(&[LISTEN, TCP_CODES, &urls, EXIT_CODES])))
         .mut_subcommand("connect", |c| c.after_help(after(&[CONNECT, &urls, EXIT_CODES])))
         .mut_subcommand("forward", |c| c.after_help(after(&[FORWARD, TCP_CODES, &urls, EXIT_CODES])))
+        .mut_subcommand("cert", |c| c.after_help(after(&[CERT, EXIT_CODES])))
         .mut_subcommand("bench", |c| c.after_help(after(&[BENCH, EXIT_CODES])))
 }
 
@@ -56,6 +60,27 @@ const LISTEN: &str = "\
 It prints one line on stdout, the URL to dial with the real port, and serves until it is interrupted.
 Without --echo and --to, the first channel is connected to stdin and stdout, every other one is refused, and the command
 ends with that channel. Its bytes follow the URL's line on stdout; --no-url leaves the line out.
+
+quic and h2 are encrypted and present a certificate: --self-signed makes one that lasts as long as the command and prints
+the URL with its pin, the only thing a dialer need know; for one that lasts longer see 'mux cert'.
+
+Examples:
+  mux listen qmux://127.0.0.1:4000 --echo
+  mux listen quic://0.0.0.0:4000 --self-signed --to 127.0.0.1:8080
+  mux listen 'h2://0.0.0.0:4000?cert=cert.pem&key=key.pem' --echo
+  mux listen h2c://127.0.0.1:4000 --echo               any HTTP/2 client can open a channel:
+  printf hello | curl -sN --http2-prior-knowledge -X POST -T - http://127.0.0.1:4000/mux/1/ch
+";
+
+const CERT: &str = "\
+It prints the pin: the SHA-256 of the certificate, which a dialer gives instead of trusting an authority. Whoever has the key
+can be the server, so key.pem is readable by its owner alone.
+
+Example:
+  mux cert --out /etc/mux mux.example 192.0.2.7
+  mux listen 'quic://0.0.0.0:4000?cert=/etc/mux/cert.pem&key=/etc/mux/key.pem' --echo
+  mux connect 'quic://mux.example:4000?pin=sha256:...'           by the pin that was printed
+  mux connect 'quic://mux.example:4000?ca=cert.pem'              or by the certificate itself
 ";
 
 const CONNECT: &str = "\

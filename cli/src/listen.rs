@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::exit::{Exit, explain, print_line};
-use crate::{relay, stdio};
+use crate::{cert, relay, stdio};
 
 /// Serve the channels of every session that dials URL
 #[derive(clap::Args)]
@@ -23,8 +23,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     to: Option<String>,
 
+    /// Make a certificate for as long as this command runs (quic, h2) and print the URL with its pin
+    #[arg(long)]
+    self_signed: bool,
+
     /// Keep the URL off stdout, so that it carries the channel's bytes alone
-    #[arg(long, conflicts_with_all = ["echo", "to"])]
+    #[arg(long, conflicts_with_all = ["echo", "to", "self_signed"])]
     no_url: bool,
 }
 
@@ -45,11 +49,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     let mut config = Config::default();
     // Accepting is all that the loop below does, so a burst of opens may wait in line: max_channels is the limit.
     config.channel_backlog = MOST_CHANNELS;
+    let pin = cert::for_listener(&args.url, args.self_signed, &mut config)?;
     let listener = libmux::listen(&args.url, &config)
         .await
         .map_err(|error| Exit::from_mux(&format!("cannot listen on {}", args.url), &error))?;
     if !args.no_url {
-        print_line(listener.url())?;
+        match pin {
+            Some(pin) => print_line(&cert::with_option(listener.url(), &pin))?,
+            None => print_line(listener.url())?,
+        }
     }
     let service = match (args.echo, args.to) {
         (true, _) => Service::Echo,

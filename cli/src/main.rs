@@ -2,6 +2,7 @@
 
 mod backends;
 mod bench;
+mod cert;
 mod connect;
 mod exit;
 mod forward;
@@ -37,6 +38,7 @@ enum Command {
     Connect(connect::Args),
     Forward(forward::Args),
     Backends(backends::Args),
+    Cert(cert::Args),
     Bench(bench::Args),
     #[command(hide = true)]
     BenchWorker(bench::worker::Args),
@@ -79,6 +81,7 @@ async fn run(command: Command) -> Result<(), Exit> {
         Command::Connect(args) => connect::run(args).await,
         Command::Forward(args) => forward::run(args).await,
         Command::Backends(_) => backends::run(),
+        Command::Cert(args) => cert::run(&args),
         Command::Bench(args) => bench::run(args).await,
         Command::BenchWorker(args) => bench::worker::run(args).await,
     }
