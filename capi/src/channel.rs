@@ -150,7 +150,11 @@ impl Channel {
             return Some(cause.clone());
         }
         let both_over = self.recv_over.load(Ordering::SeqCst) && self.send_over.load(Ordering::SeqCst);
-        if both_over { None } else { self.session.cause() }
+        if both_over {
+            return None;
+        }
+        // A session ends a moment after its handle was closed.
+        self.session.cause().or_else(|| self.check_session().err().map(|_| Error::closed_locally()))
     }
 
     /// The handle was closed: the polite end.
@@ -175,12 +179,23 @@ impl Channel {
         }
     }
 
+    /// The half, for a call of the application: an error once the session's handle was closed, which ends its channels.
     fn recv(&self) -> Result<MutexGuard<'_, RecvHalf>, Fault> {
+        self.check_session()?;
         self.recv.lock().map_err(|_| self.session.poisoned())
     }
 
+    /// As [`recv`](Self::recv).
     fn send(&self) -> Result<MutexGuard<'_, SendHalf>, Fault> {
+        self.check_session()?;
         self.send.lock().map_err(|_| self.session.poisoned())
+    }
+
+    fn check_session(&self) -> Result<(), Fault> {
+        if self.session.hub.has_ended() {
+            return Err(mux_status_code::MUX_ECLOSED.into());
+        }
+        Ok(())
     }
 
     fn recv_failed(&self, error: Error) -> Fault {
