@@ -245,9 +245,9 @@ impl Hub {
         Some(watch.events)
     }
 
-    /// The condition holds: disarms a one-shot watch, puts a level one back at the tail, and gives its user data;
-    /// `None` when the watch was changed meanwhile, by which it was evaluated anew.
-    pub(crate) fn finish_delivery(&self, side: Side, queue: &Queue, events: u32) -> Option<u64> {
+    /// The condition holds: disarms a one-shot watch, puts a level one back at the tail, and gives its user data and
+    /// whether it is a level one; `None` when the watch was changed meanwhile, by which it was evaluated anew.
+    pub(crate) fn finish_delivery(&self, side: Side, queue: &Queue, events: u32) -> Option<(u64, bool)> {
         let record = &self.records[side as usize];
         let mut watch = record.lock();
         if !watch.is_of(queue) || !watch.armed || watch.events != events {
@@ -262,7 +262,7 @@ impl Hub {
             watch.armed = false;
             record.armed.store(false, Ordering::SeqCst);
         }
-        Some(watch.user)
+        Some((watch.user, watch.level))
     }
 }
 

@@ -164,18 +164,28 @@ impl Queue {
 
     fn deliver(&self, max: usize, emit: &mut impl FnMut(mux_event)) -> i64 {
         let mut count = 0;
+        let mut put_back = 0;
         // Level watches go back to the tail: looking at more than what is there now could go on for ever.
         let mut looks = self.lock().entries.len();
         while looks > 0 && (count as usize) < max {
             looks -= 1;
             let Some(entry) = self.pop() else { break };
-            if let Some(event) = self.evaluate(entry) {
+            if let Some((event, level)) = self.evaluate(entry) {
                 emit(event);
                 count += 1;
+                put_back += usize::from(level);
             }
         }
         let mut list = self.lock();
         self.settle(&mut list);
+        // What came while we looked found the descriptor raised already. Whoever polls for edges stops at a short count,
+        // so it is announced by an edge of its own.
+        if (count as usize) < max
+            && list.entries.len() > put_back
+            && let Some(fd) = &list.fd
+        {
+            platform::raise(fd.as_raw_fd());
+        }
         count
     }
 
@@ -183,8 +193,8 @@ impl Queue {
         self.lock().entries.pop_front()
     }
 
-    /// Looks whether what an entry says is still so.
-    fn evaluate(&self, entry: Entry) -> Option<mux_event> {
+    /// Looks whether what an entry says is still so: the event, and whether its watch stays.
+    fn evaluate(&self, entry: Entry) -> Option<(mux_event, bool)> {
         let object = world::pin(entry.handle).ok()?;
         let object = object.waitable()?;
         let wanted = object.hub().begin_delivery(entry.side, self)?;
@@ -192,8 +202,8 @@ impl Queue {
         if events == 0 {
             return None;
         }
-        let user = object.hub().finish_delivery(entry.side, self, wanted)?;
-        Some(mux_event { user, h: entry.handle, events, reserved: [0; 3] })
+        let (user, level) = object.hub().finish_delivery(entry.side, self, wanted)?;
+        Some((mux_event { user, h: entry.handle, events, reserved: [0; 3] }, level))
     }
 
     /// Makes the descriptor unreadable once the list is empty. A wake-up that comes in between is seen by the second

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -22,7 +23,7 @@ use crate::io::{mux_abort, mux_read};
 use crate::open::mux_close;
 use crate::runtime::Runtime;
 use crate::session::Session;
-use crate::watch::{mux_queue_new, mux_queue_next, mux_queue_wake, mux_unwatch, mux_watch};
+use crate::watch::{mux_queue_fd, mux_queue_new, mux_queue_next, mux_queue_wake, mux_unwatch, mux_watch};
 use crate::world::{self, Object};
 
 const READ: u32 = 8;
@@ -259,6 +260,73 @@ fn no_wakeup_is_missed_between_a_producer_and_a_one_shot_watch() {
     }
     producer.join().expect("no panic");
     assert_eq!((mux_close(handle), mux_close(queue.h)), (0, 0));
+}
+
+/// An edge-triggered poller sleeps after a short count. What becomes ready while it takes events must wake it again.
+#[test]
+fn no_edge_is_missed_between_a_producer_and_an_edge_triggered_poller() {
+    const TOKENS: u64 = 20_000;
+    let queue = queue();
+    let channels: Vec<_> = (0..3).map(|_| channel()).collect();
+    let mut fd = MaybeUninit::uninit();
+    // SAFETY: room for a descriptor.
+    assert_eq!(unsafe { mux_queue_fd(queue, fd.as_mut_ptr()) }, 0);
+    // SAFETY: written on success.
+    let poller = EdgePoller::new(unsafe { fd.assume_init() } as i32);
+    for (n, (_, handle)) in channels.iter().enumerate() {
+        assert_eq!(mux_watch(queue, *handle, READ, ONESHOT, n as u64), 0);
+    }
+    let fakes: Vec<_> = channels.iter().map(|(fake, _)| Arc::clone(fake)).collect();
+    let producer = thread::spawn(move || {
+        for n in 0..TOKENS {
+            fakes[(n % 3) as usize].feed(1);
+            if n % 16 == 0 {
+                thread::yield_now();
+            }
+        }
+    });
+    let mut got = 0;
+    while got < TOKENS {
+        assert!(poller.wait(), "an edge was missed");
+        while let Ok(events) = next(queue, 4, 0) {
+            for event in &events {
+                while read(event.h) == 1 {
+                    got += 1;
+                }
+                assert_eq!(mux_watch(queue, event.h, READ, ONESHOT, event.user), 0);
+            }
+            if events.len() < 4 {
+                break;
+            }
+        }
+    }
+    producer.join().expect("no panic");
+    for (_, handle) in channels {
+        assert_eq!(mux_close(handle), 0);
+    }
+    assert_eq!(mux_close(queue.h), 0);
+}
+
+/// epoll with EPOLLET on one descriptor.
+struct EdgePoller(OwnedFd);
+
+impl EdgePoller {
+    fn new(fd: i32) -> Self {
+        // SAFETY: the descriptor is new and nobody else's; the event is read during the call only.
+        unsafe {
+            let poller = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+            assert!(poller >= 0);
+            let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
+            assert_eq!(libc::epoll_ctl(poller, libc::EPOLL_CTL_ADD, fd, &raw mut event), 0);
+            Self(OwnedFd::from_raw_fd(poller))
+        }
+    }
+
+    fn wait(&self) -> bool {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: room for one event.
+        unsafe { libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, SOON) == 1 }
+    }
 }
 
 #[test]
