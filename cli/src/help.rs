@@ -19,7 +19,7 @@ Examples:
   mux listen quic://127.0.0.1:4000 --self-signed --echo
   mux connect 'quic://127.0.0.1:4000?pin=sha256:...'  the URL that listen printed: encrypted, trusted by its pin
 
-  mux bench --quick                                   what it costs over the bare transports
+  mux bench --quick                                   what it costs over bare TCP, quinn and h2
 ";
 
 const URLS: &str = "\
@@ -101,14 +101,19 @@ Example:
 ";
 
 const BENCH: &str = "\
-Client and server are two processes over loopback with two tokio workers each. The bare transport that a backend rides on
-always runs too, in turns with it (tcp, qmux, tcp, qmux, ...). Values are medians over the runs; ratio is the median of the
-ratios of neighbouring runs, above 1 is better than the bare transport, for latencies and memory too.
+Client and server are two processes over loopback with two tokio workers each. What a backend rides on always
+runs too, bare and in turns with it (tcp, qmux, tcp, qmux, ...). Values are medians over the runs; ratio is the median of
+the ratios of neighbouring runs, above 1 is better than bare, for latencies and memory too.
 
-Backends: any scheme of 'mux backends', and the bare transports tcp and unix.
+Backends: any scheme of 'mux backends', and bare:
+  tcp, unix, tls         a connection is a channel; they need a file descriptor for each
+  raw-quinn, raw-h2      the libraries under quic and h2c with the settings of the backend, a stream is a channel
+  raw-h2-tls             the same over TLS, under h2
+Whatever uses TLS has a certificate made for the run and trusted by its pin.
 
 Examples:
-  mux bench                                           every scenario but idle, qmux beside tcp
+  mux bench                                           every scenario but idle; qmux, quic, h2c, h2, each beside what it rides on
+  chrt -f 10 mux bench --backend quic                 steadier figures on a busy machine (needs the right to do so)
   mux bench --backend qmux,qmux+unix --scenario bulk1,pingpong --seconds 5 --runs 5
   mux bench --scenario idle --json idle.jsonl         memory of 10,000 and 100,000 channels
   mux bench --scenario idle:500                       ... or of as many as you like

@@ -17,14 +17,23 @@ def bench(mux, *args):
     return mux.run("bench", "--seconds", "0.2", "--runs", "1", *args, timeout=300)
 
 
-@pytest.mark.parametrize("backend", ["qmux", "qmux+unix"])
+BARE = {
+    "qmux": "tcp",
+    "qmux+unix": "unix",
+    "quic": "raw-quinn",
+    "h2c": "raw-h2",
+    "h2": "raw-h2-tls",
+}
+
+
+@pytest.mark.parametrize("backend", BARE)
 def test_every_scenario_gives_a_line_beside_the_bare_transport(mux, backend, tmp_path):
     path = tmp_path / "bench.jsonl"
     scenarios = ",".join(SCENARIOS[:-1]) + ",idle:2000"
     ended = bench(mux, "--backend", backend, "--scenario", scenarios, "--json", str(path))
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    bare = "unix" if backend.endswith("unix") else "tcp"
+    bare = BARE[backend]
     assert [(row["scenario"], row["backend"]) for row in rows] == [(s, b) for s in SCENARIOS for b in (bare, backend)]
     for row in rows:
         assert (row["api"], row["baseline"], row["runs"]) == ("rust", bare, 1)
@@ -43,12 +52,22 @@ def test_every_scenario_gives_a_line_beside_the_bare_transport(mux, backend, tmp
 def test_json_on_stdout_is_nothing_but_json(mux):
     ended = bench(mux, "--scenario", "pingpong", "--json", "-")
     assert ended.returncode == 0, ended.stderr
-    assert [json.loads(line)["backend"] for line in ended.stdout.splitlines()] == ["tcp", "qmux"]
+    beside = [name for backend in ("qmux", "quic", "h2c", "h2") for name in (BARE[backend], backend)]
+    assert [json.loads(line)["backend"] for line in ended.stdout.splitlines()] == beside, "all of them unless told"
     assert b"ratio" in ended.stderr, "the table is there all the same"
 
 
-def test_what_the_machine_cannot_do_is_said_and_no_failure(mux):
-    ended = bench(mux, "--backend", "tcp", "--scenario", "idle:1000000", "--json", "-")
+def test_bare_tls_is_measured_too(mux):
+    scenarios = ",".join(SCENARIOS[:-1]) + ",idle:100"
+    ended = bench(mux, "--backend", "tls", "--scenario", scenarios, "--json", "-")
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [(row["scenario"], row["baseline"]) for row in rows] == [(scenario, "tls") for scenario in SCENARIOS]
+
+
+@pytest.mark.parametrize("backend", ["tcp", "tls"])
+def test_what_the_machine_cannot_do_is_said_and_no_failure(mux, backend):
+    ended = bench(mux, "--backend", backend, "--scenario", "idle:1000000", "--json", "-")
     row = json.loads(ended.stdout)
     assert ended.returncode == 0 and row["value"] is None and "descriptors" in row["skipped"], row
 

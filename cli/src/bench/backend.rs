@@ -1,32 +1,49 @@
-//! What carries the channels: a scheme of the registry, or a bare transport beside which it is measured.
+//! What carries the channels: a scheme of the registry, or the bare transport or library beside which it is measured.
 
 use crate::exit::Exit;
 
-/// A bare transport.
+/// A transport or library without libmux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bare {
     /// tokio's `TcpStream`.
     Tcp,
     /// tokio's `UnixStream`.
     Unix,
+    /// rustls over TCP.
+    Tls,
+    /// quinn.
+    Quinn,
+    /// h2 over TCP.
+    H2,
+    /// h2 over TLS.
+    H2Tls,
 }
 
 impl Bare {
-    const ALL: [(Self, &'static str); 2] = [(Self::Tcp, "tcp"), (Self::Unix, "unix")];
+    const ALL: [Self; 6] = [Self::Tcp, Self::Unix, Self::Tls, Self::Quinn, Self::H2, Self::H2Tls];
 
     /// As it stands in `--backend` and the JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Unix => "unix",
+            Self::Tls => "tls",
+            Self::Quinn => "raw-quinn",
+            Self::H2 => "raw-h2",
+            Self::H2Tls => "raw-h2-tls",
         }
+    }
+
+    /// Whether a channel is a connection of its own.
+    pub(crate) fn connects_each(self) -> bool {
+        matches!(self, Self::Tcp | Self::Unix | Self::Tls)
     }
 }
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
-    /// A bare transport: a channel is a connection of its own.
+    /// Without libmux: a channel is a connection of its own, or a stream of one.
     Bare(Bare),
     /// A scheme of the registry: all channels are of one session.
     Mux(String),
@@ -38,14 +55,14 @@ impl Backend {
     /// # Errors
     /// A usage error that lists what exists.
     pub(crate) fn parse(name: &str) -> Result<Self, Exit> {
-        if let Some((bare, _)) = Bare::ALL.iter().find(|(_, known)| *known == name) {
+        if let Some(bare) = Bare::ALL.iter().find(|bare| bare.name() == name) {
             return Ok(Self::Bare(*bare));
         }
         let schemes = libmux::registry().schemes();
         if schemes.iter().any(|scheme| scheme.name == name) {
             return Ok(Self::Mux(name.to_owned()));
         }
-        let known: Vec<&str> = Bare::ALL.iter().map(|(_, name)| *name).chain(schemes.iter().map(|s| s.name)).collect();
+        let known: Vec<&str> = Bare::ALL.iter().map(|bare| bare.name()).chain(schemes.iter().map(|s| s.name)).collect();
         Err(Exit::usage(format!("no backend '{name}'; there are: {}", known.join(", "))))
     }
 
@@ -57,15 +74,16 @@ impl Backend {
         }
     }
 
-    /// The bare transport that it rides on; itself, for a bare one.
+    /// What it rides on; itself, for a bare one.
     pub(crate) fn baseline(&self) -> Option<Bare> {
         match self {
             Self::Bare(bare) => Some(*bare),
-            Self::Mux(scheme) => match scheme.split_once('+') {
-                Some((_, "tcp")) => Some(Bare::Tcp),
-                Some((_, "unix")) => Some(Bare::Unix),
-                // The wire's own transport; TCP under qmux.
-                None if scheme == "qmux" => Some(Bare::Tcp),
+            Self::Mux(scheme) => match scheme.as_str() {
+                "qmux" | "qmux+tcp" => Some(Bare::Tcp),
+                "qmux+unix" | "h2c+unix" => Some(Bare::Unix),
+                "quic" => Some(Bare::Quinn),
+                "h2c" => Some(Bare::H2),
+                "h2" => Some(Bare::H2Tls),
                 _ => None,
             },
         }
@@ -79,6 +97,14 @@ impl Backend {
         }
     }
 
+    /// Whether the listener presents a certificate.
+    pub(crate) fn is_tls(&self) -> bool {
+        match self {
+            Self::Bare(bare) => matches!(bare, Bare::Tls | Bare::Quinn | Bare::H2Tls),
+            Self::Mux(scheme) => matches!(scheme.as_str(), "quic" | "h2"),
+        }
+    }
+
     /// What to listen on: a URL, or the address of a bare transport. `place` is `HOST:PORT` or a path.
     pub(crate) fn address(&self, place: &str) -> String {
         match self {
@@ -88,7 +114,7 @@ impl Backend {
     }
 }
 
-/// `named`, each behind the bare transport it rides on, none twice.
+/// `named`, each behind what it rides on, none twice.
 pub(crate) fn with_baselines(named: Vec<Backend>) -> Vec<Backend> {
     let mut all: Vec<Backend> = Vec::new();
     for backend in named {
@@ -110,7 +136,19 @@ mod tests {
         let mux = |scheme: &str| Backend::Mux(scheme.to_owned());
         let names = |named| with_baselines(named).iter().map(|b| b.name().to_owned()).collect::<Vec<_>>();
         assert_eq!(names(vec![mux("qmux"), mux("qmux+unix")]), ["tcp", "qmux", "unix", "qmux+unix"]);
+        assert_eq!(
+            names(vec![mux("quic"), mux("h2c"), mux("h2")]),
+            ["raw-quinn", "quic", "raw-h2", "h2c", "raw-h2-tls", "h2"]
+        );
         assert_eq!(names(vec![Backend::Bare(Bare::Tcp), mux("qmux+tcp"), mux("qmux")]), ["tcp", "qmux+tcp", "qmux"]);
+    }
+
+    #[test]
+    fn every_scheme_has_a_baseline() {
+        for scheme in libmux::registry().schemes() {
+            let backend = Backend::parse(scheme.name).expect("known");
+            assert!(backend.baseline().is_some(), "{}", scheme.name);
+        }
     }
 
     #[test]

@@ -88,6 +88,13 @@ impl TcpDial {
         Self { to, opened: AtomicUsize::new(0) }
     }
 
+    /// The next connection.
+    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
+        let tcp = TcpStream::connect(self.turn()?).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
+
     fn turn(&self) -> io::Result<SocketAddr> {
         const TIMES: usize = 10_000;
         let turn = self.opened.fetch_add(1, Ordering::Relaxed) / TIMES % self.to.len().max(1);
@@ -114,7 +121,7 @@ impl Channels for TcpDial {
     type Rx = tcp::OwnedReadHalf;
 
     async fn next(&self) -> io::Result<(Self::Tx, Self::Rx)> {
-        split_tcp(TcpStream::connect(self.turn()?).await?)
+        Ok(split_tcp(self.connect().await?))
     }
 }
 
@@ -123,14 +130,15 @@ impl Channels for TcpListener {
     type Rx = tcp::OwnedReadHalf;
 
     async fn next(&self) -> io::Result<(Self::Tx, Self::Rx)> {
-        split_tcp(self.accept().await?.0)
+        let (tcp, _) = self.accept().await?;
+        tcp.set_nodelay(true)?;
+        Ok(split_tcp(tcp))
     }
 }
 
-fn split_tcp(tcp: TcpStream) -> io::Result<(tcp::OwnedWriteHalf, tcp::OwnedReadHalf)> {
-    tcp.set_nodelay(true)?;
+fn split_tcp(tcp: TcpStream) -> (tcp::OwnedWriteHalf, tcp::OwnedReadHalf) {
     let (rx, tx) = tcp.into_split();
-    Ok((tx, rx))
+    (tx, rx)
 }
 
 impl Channels for UnixDial {

@@ -1,12 +1,16 @@
-//! `mux bench`: what a backend costs over the bare transport it rides on.
+//! `mux bench`: what a backend costs over what it rides on, bare.
 
 mod backend;
 mod client;
 mod link;
 mod process;
+mod raw_h2;
+mod raw_quinn;
+mod raw_tls;
 mod report;
 mod run;
 mod scenario;
+mod secure;
 mod server;
 pub(crate) mod worker;
 
@@ -23,11 +27,11 @@ use self::run::{Outcome, measure};
 use self::scenario::Scenario;
 use crate::exit::{Exit, print_line, stdout_failed};
 
-/// Measure backends beside the bare transport they ride on
+/// Measure backends beside what they ride on, bare
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Schemes and bare transports; the bare transport under a scheme is added
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "qmux")]
+    /// Schemes and what they ride on bare; what a scheme rides on is added
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "qmux,quic,h2c,h2")]
     backend: Vec<String>,
 
     /// What to measure, see --list; all but idle unless told

@@ -22,7 +22,7 @@ pub(crate) struct Row {
     p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99_us: Option<f64>,
-    /// The bare transport that it rides on.
+    /// What it rides on, bare.
     baseline: Option<&'static str>,
     /// The median of the ratios to the baseline's run of the same round; above 1 is better.
     ratio: Option<f64>,
@@ -152,7 +152,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         text.push('\n');
     }
     text.push_str(
-        "ratio: to the bare transport in the same round, above 1 is better; cpu: seconds of client and server",
+        "ratio: to the bare transport or library in the same round, above 1 is better; cpu: seconds of client and server",
     );
     text
 }

@@ -84,7 +84,7 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "bulk100",
-        summary: "the same over 100 channels at once (bare: 100 connections)",
+        summary: "the same over 100 channels at once (tcp, unix, tls: 100 connections)",
         kind: Kind::Stream { size: BULK },
         channels: 100,
         unit: Unit::MebibytesPerSecond,
@@ -112,7 +112,7 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "churn",
-        summary: "open, 64 bytes, half-close, read the echo to its end, close, one after the other (bare: a connection each)",
+        summary: "open, 64 bytes, half-close, read the echo to its end, close, one after the other (tcp, unix, tls: connections)",
         kind: Kind::Churn,
         channels: 1,
         unit: Unit::PerSecond("channels/s"),

@@ -8,19 +8,23 @@
 //! A worker whose stdin ends has lost its parent and exits.
 
 use std::io::{self, BufRead as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use libmux::{Budget, Config};
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use super::backend::{Backend, Bare};
 use super::link::{Accepting, Opening, TcpDial, UnixDial, listen_tcp};
 use super::process::{Snapshot, raise_descriptor_limit};
+use super::raw_tls::{TlsDial, TlsListen};
 use super::scenario::{Kind, Scenario};
-use super::{client, server};
+use super::{client, raw_h2, raw_quinn, raw_tls, secure, server};
+use crate::cert::with_option;
 use crate::exit::Exit;
 
 /// One of the two processes of a run; 'mux bench' starts it
@@ -185,11 +189,13 @@ fn enough_descriptors(backend: &Backend, scenario: &Scenario, limit: Option<u64>
     /// What a process holds beside its connections.
     const SPARE: u64 = 64;
     match (backend, limit) {
-        (Backend::Bare(bare), Some(limit)) if scenario.channels as u64 + SPARE > limit => Err(Trouble::Skip(format!(
-            "{} connections over bare {} need as many file descriptors in a process; {limit} are allowed here",
-            scenario.channels,
-            bare.name()
-        ))),
+        (Backend::Bare(bare), Some(limit)) if bare.connects_each() && scenario.channels as u64 + SPARE > limit => {
+            Err(Trouble::Skip(format!(
+                "{} connections over bare {} need as many file descriptors in a process; {limit} are allowed here",
+                scenario.channels,
+                bare.name()
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -203,9 +209,40 @@ async fn serve(
     match backend {
         Backend::Bare(Bare::Tcp) => {
             let listeners = listen_tcp().await?;
-            let addresses = listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string()));
-            say(&Said::Listening(addresses.collect::<io::Result<Vec<_>>>()?.join(",")))?;
+            say(&Said::Listening(addresses(&listeners)?))?;
             server::run(listeners, scenario, commands).await
+        }
+        Backend::Bare(Bare::Tls) => {
+            let (tls, pin) = secure::presented()?;
+            let acceptor = Arc::new(raw_tls::acceptor(&tls, secure::NOTHING)?);
+            let listeners = listen_tcp().await?;
+            say(&Said::Listening(with_option(&addresses(&listeners)?, &pin)))?;
+            let listeners = listeners.into_iter().map(|listener| TlsListen::new(listener, &acceptor));
+            server::run(listeners.collect(), scenario, commands).await
+        }
+        Backend::Bare(Bare::Quinn) => {
+            let (tls, pin) = secure::presented()?;
+            let (endpoint, address) = raw_quinn::listen(&tls, scenario)?;
+            say(&Said::Listening(with_option(&address.to_string(), &pin)))?;
+            let accepting = raw_quinn::accept(&endpoint).await?;
+            server::run(vec![accepting], scenario, commands).await
+        }
+        Backend::Bare(Bare::H2) => {
+            let listener = TcpListener::bind(at).await?;
+            say(&Said::Listening(listener.local_addr()?.to_string()))?;
+            let (tcp, _) = listener.accept().await?;
+            tcp.set_nodelay(true)?;
+            server::run(vec![raw_h2::accept(tcp, scenario).await?], scenario, commands).await
+        }
+        Backend::Bare(Bare::H2Tls) => {
+            let (tls, pin) = secure::presented()?;
+            let acceptor = raw_tls::acceptor(&tls, secure::HTTP2)?;
+            let listener = TcpListener::bind(at).await?;
+            say(&Said::Listening(with_option(&listener.local_addr()?.to_string(), &pin)))?;
+            let (tcp, _) = listener.accept().await?;
+            tcp.set_nodelay(true)?;
+            let stream = acceptor.accept(tcp).await?;
+            server::run(vec![raw_h2::accept(stream, scenario).await?], scenario, commands).await
         }
         Backend::Bare(Bare::Unix) => {
             let listener = UnixListener::bind(at)?;
@@ -213,8 +250,11 @@ async fn serve(
             server::run(vec![listener], scenario, commands).await
         }
         Backend::Mux(_) => {
-            let listener = libmux::listen(at, &config(scenario)).await?;
-            say(&Said::Listening(listener.url().to_owned()))?;
+            let mut config = config(scenario);
+            let pin = if backend.is_tls() { Some(secure::present(&mut config)?) } else { None };
+            let listener = libmux::listen(at, &config).await?;
+            let url = listener.url();
+            say(&Said::Listening(pin.map_or_else(|| url.to_owned(), |pin| with_option(url, &pin))))?;
             let session = listener.accept().await?;
             server::run(vec![Accepting(session)], scenario, commands).await
         }
@@ -229,10 +269,25 @@ async fn drive(
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     match backend {
-        Backend::Bare(Bare::Tcp) => {
-            let to: Result<_, _> = at.split(',').map(str::parse).collect();
-            let to = to.map_err(|error| Trouble::Fail(format!("{at}: {error}")))?;
-            client::run(TcpDial::new(to), scenario, measured, commands).await
+        Backend::Bare(Bare::Tcp) => client::run(dial_tcp(at)?, scenario, measured, commands).await,
+        Backend::Bare(Bare::Tls) => {
+            let (at, tls) = secure::trusted(at)?;
+            client::run(TlsDial::new(dial_tcp(at)?, &tls)?, scenario, measured, commands).await
+        }
+        Backend::Bare(Bare::Quinn) => {
+            let (at, tls) = secure::trusted(at)?;
+            let opening = raw_quinn::dial(address(at)?, &tls, scenario).await?;
+            client::run(opening, scenario, measured, commands).await
+        }
+        Backend::Bare(Bare::H2) => {
+            let tcp = dial_tcp(at)?.connect().await?;
+            client::run(raw_h2::dial(tcp).await?, scenario, measured, commands).await
+        }
+        Backend::Bare(Bare::H2Tls) => {
+            let (at, tls) = secure::trusted(at)?;
+            let connector = raw_tls::connector(&tls, secure::HTTP2)?;
+            let stream = raw_tls::connect(dial_tcp(at)?.connect().await?, &connector).await?;
+            client::run(raw_h2::dial(stream).await?, scenario, measured, commands).await
         }
         Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, measured, commands).await,
         Backend::Mux(_) => {
@@ -240,6 +295,20 @@ async fn drive(
             client::run(Opening(session), scenario, measured, commands).await
         }
     }
+}
+
+/// The addresses of listeners, as [`dial_tcp`] takes them.
+fn addresses(listeners: &[TcpListener]) -> io::Result<String> {
+    let addresses = listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string()));
+    Ok(addresses.collect::<io::Result<Vec<_>>>()?.join(","))
+}
+
+fn dial_tcp(at: &str) -> Result<TcpDial, Trouble> {
+    Ok(TcpDial::new(at.split(',').map(address).collect::<Result<_, _>>()?))
+}
+
+fn address(at: &str) -> Result<SocketAddr, Trouble> {
+    at.parse().map_err(|error| Trouble::Fail(format!("{at}: {error}")))
 }
 
 /// The defaults, which is what users get; only the masses of idle channels need limits raised.
