@@ -90,7 +90,8 @@ impl Registry {
             .find(serves)
             .cloned()
             .ok_or_else(|| self.unknown(&scheme))?;
-        let config = config.with_url(&url, backend.options())?;
+        let secure = backend.schemes().iter().any(|known| known.name == scheme && known.secure);
+        let config = config.with_url(&url, backend.options(), secure)?;
         Ok((backend, url, config))
     }
 

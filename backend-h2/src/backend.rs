@@ -32,18 +32,21 @@ const SCHEMES: &[Scheme] = &[
         summary: "HTTP/2 streams over TLS",
         example: "h2://host:port/mux/1",
         capabilities: CAPABILITIES,
+        secure: true,
     },
     Scheme {
         name: "h2c",
         summary: "HTTP/2 streams in cleartext, by prior knowledge",
         example: "h2c://host:port/mux/1",
         capabilities: CAPABILITIES,
+        secure: false,
     },
     Scheme {
         name: "h2c+unix",
         summary: "HTTP/2 streams over a Unix socket",
         example: "h2c+unix:///run/mux.sock?path=/mux/1",
         capabilities: CAPABILITIES,
+        secure: false,
     },
 ];
 
@@ -219,7 +222,7 @@ mod tests {
 
     fn place(url: &str) -> Result<Place> {
         let url = Url::parse(url)?;
-        Place::new(&url, &Config::default().with_url(&url, OPTIONS)?)
+        Place::new(&url, &Config::default().with_url(&url, OPTIONS, true)?)
     }
 
     #[test]

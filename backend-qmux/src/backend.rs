@@ -22,13 +22,21 @@ const SCHEMES: &[Scheme] = &[
         summary: "qmux over TCP (short for qmux+tcp)",
         example: "qmux://host:port",
         capabilities: EXTENDED,
+        secure: false,
     },
-    Scheme { name: "qmux+tcp", summary: "qmux over TCP", example: "qmux+tcp://host:port", capabilities: EXTENDED },
+    Scheme {
+        name: "qmux+tcp",
+        summary: "qmux over TCP",
+        example: "qmux+tcp://host:port",
+        capabilities: EXTENDED,
+        secure: false,
+    },
     Scheme {
         name: "qmux+unix",
         summary: "qmux over a Unix socket",
         example: "qmux+unix:///run/mux.sock",
         capabilities: EXTENDED,
+        secure: false,
     },
 ];
 

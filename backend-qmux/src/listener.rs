@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mux_api::backend::ListenerOps;
-use mux_api::{Config, Error, Result, Role, Session, Url};
+use mux_api::{Config, Error, ErrorKind, Origin, Result, Role, Session, Url};
 use mux_transport::{Acceptor, ByteStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -130,7 +130,10 @@ async fn shake_hands(
 ) -> Result<Session> {
     let limit = if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout };
     let shaken = timeout(limit, start(stream, Some(live), Role::Server, url, extension, config)).await;
-    shaken.unwrap_or_else(|_| Err(Error::url("the handshake took too long")))
+    shaken.unwrap_or_else(|_| {
+        let message = format!("the peer did not finish the handshake within {limit:?}");
+        Err(Error::new(ErrorKind::TimedOut, Origin::Peer, message))
+    })
 }
 
 impl ListenerOps for QmuxListener {

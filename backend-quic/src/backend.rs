@@ -30,6 +30,7 @@ const SCHEMES: &[Scheme] = &[Scheme {
     summary: "QUIC streams over UDP",
     example: "quic://host:port",
     capabilities: CAPABILITIES,
+    secure: true,
 }];
 
 const WANTS: Wants<'static> = Wants { alpn: &["libmux/1"], tls13_only: true };

@@ -104,7 +104,7 @@ mod tests {
 
     fn settings(options: &str) -> Settings {
         let url = Url::parse(&format!("quic://h:1?{options}")).expect("parses");
-        Settings::new(&Config::default().with_url(&url, &[]).expect("options"), &url)
+        Settings::new(&Config::default().with_url(&url, &[], true).expect("options"), &url)
     }
 
     #[test]

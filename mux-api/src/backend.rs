@@ -2,10 +2,10 @@
 //!
 //! All methods are poll-based and take `&self` or `&mut self` without blocking. **Wakers:** each `poll_` method of a
 //! [`SessionOps`] or [`ListenerOps`] remembers the waker of its latest call; a half remembers one waker for all of its
-//! `poll_` methods, the latest. [`Session`](crate::Session) and [`Listener`](crate::Listener) turn that one waker into
+//! `poll_` methods, the latest. [`Session`] and [`Listener`] turn that one waker into
 //! as many waiters as an application likes.
 //!
-//! **Drop:** [`SendHalf`](crate::SendHalf), [`RecvHalf`](crate::RecvHalf) and [`Session`](crate::Session) call `reset`,
+//! **Drop:** [`SendHalf`](crate::SendHalf), [`RecvHalf`](crate::RecvHalf) and [`Session`] call `reset`,
 //! `abandon` and `abort` when an application drops them early, so a backend need not guess from its own drop.
 
 use std::future::Future;
@@ -37,6 +37,8 @@ pub struct Scheme {
     pub example: &'static str,
     /// What it can do with a libmux peer.
     pub capabilities: Capabilities,
+    /// Whether it runs over TLS. One that does not refuses URLs with TLS options: they would protect nothing.
+    pub secure: bool,
 }
 
 /// Makes sessions from URLs.

@@ -106,6 +106,9 @@ pub const OPTIONS: &[ConfigOption] = &[
     ConfigOption { name: "connect_timeout", help: "how long a dial may take (10s, 500ms)" },
 ];
 
+/// The ones among [`OPTIONS`] that only mean something over TLS.
+const TLS_OPTIONS: &[&str] = &["ca", "cert", "key", "pin", "server_name", "insecure"];
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -163,11 +166,18 @@ impl Config {
     }
 
     /// A copy with the options of `url` applied; those named in `extra` are the backend's own and land in
-    /// [`Config::extra`].
+    /// [`Config::extra`]. A scheme that does not run over TLS (not `secure`) refuses TLS options.
     ///
     /// # Errors
     /// As [`Config::set`]; an unknown option's message lists the backend's own names too.
-    pub fn with_url(&self, url: &Url, extra: &[ConfigOption]) -> Result<Self> {
+    pub fn with_url(&self, url: &Url, extra: &[ConfigOption], secure: bool) -> Result<Self> {
+        let of_tls = |(name, _): &&(String, String)| TLS_OPTIONS.contains(&name.as_str());
+        if let (false, Some((name, _))) = (secure, url.options().iter().find(of_tls)) {
+            let scheme = url.scheme();
+            return Err(Error::url(format!(
+                "option {name} is for TLS, which '{scheme}' does not use; choose a scheme that does"
+            )));
+        }
         let mut config = self.clone();
         for (name, value) in url.options() {
             if extra.iter().any(|option| option.name == name) {
@@ -266,7 +276,7 @@ mod tests {
     fn an_unknown_option_lists_what_exists() {
         let url = Url::parse("qmux://h:1?windw=1").expect("parses");
         let own = [ConfigOption { name: "ext", help: "" }];
-        let error = Config::default().with_url(&url, &own).expect_err("unknown");
+        let error = Config::default().with_url(&url, &own, false).expect_err("unknown");
         assert_eq!(error.kind(), ErrorKind::Url);
         assert!(error.message().contains("windw") && error.message().contains("window"), "{error}");
         assert!(error.message().contains("ext"), "{error}");
@@ -280,8 +290,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tls_option_without_tls_is_an_error() {
+        let url = Url::parse("qmux://h:1?insecure=1").expect("parses");
+        let error = Config::default().with_url(&url, &[], false).expect_err("protects nothing");
+        assert!(error.message().contains("insecure") && error.message().contains("qmux"), "{error}");
+        assert!(Config::default().with_url(&url, &[], true).is_ok());
+    }
+
+    #[test]
     fn cert_without_key_is_an_error() {
         let url = Url::parse("qmux://h:1?cert=a.pem").expect("parses");
-        assert!(Config::default().with_url(&url, &[]).is_err());
+        assert!(Config::default().with_url(&url, &[], true).is_err());
     }
 }

@@ -16,6 +16,9 @@ use crate::shared::{BATCH, Shared, Wakes, fill};
 /// Bytes read in one turn before other tasks get theirs.
 const READ_TURN: usize = 256 * 1024;
 
+/// Turns spent on what a peer sent before it ended the transport: more than its socket held.
+const FAREWELL_TURNS: usize = 64;
+
 /// How long a peer may take to end its direction after we ended ours and nothing waits to be sent.
 const LAST_READ: Duration = Duration::from_secs(2);
 
@@ -101,6 +104,16 @@ impl<W: Wire> Driver<W> {
         true
     }
 
+    /// A peer that ended the session makes our writes fail; what it said before is still there to be read, and tells
+    /// why better than the failure does.
+    fn read_farewell(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..FAREWELL_TURNS {
+            if !self.read(cx) {
+                return;
+            }
+        }
+    }
+
     /// Sends what is queued until nothing is left or the transport takes no more.
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let shared = Arc::clone(&self.shared);
@@ -111,6 +124,9 @@ impl<W: Wire> Driver<W> {
             let mut state = shared.state();
             state.blocked = sent.is_pending();
             if let Some(error) = writer.error.take() {
+                drop(state);
+                self.read_farewell(cx);
+                let mut state = shared.state();
                 state.conn.handle_transport_error(error);
                 state.collect(&mut self.wakes);
                 writer.close();

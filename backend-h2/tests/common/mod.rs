@@ -9,12 +9,12 @@ use mux_api::{Config, Listener, Result, Session, Url};
 
 pub(crate) async fn listen(url: &str, config: &Config) -> Result<Listener> {
     let url = Url::parse(url)?;
-    H2Backend.listen(&url, &config.with_url(&url, H2Backend.options())?).await
+    H2Backend.listen(&url, &config.with_url(&url, H2Backend.options(), true)?).await
 }
 
 pub(crate) async fn dial(url: &str, config: &Config) -> Result<Session> {
     let url = Url::parse(url)?;
-    H2Backend.dial(&url, &config.with_url(&url, H2Backend.options())?).await
+    H2Backend.dial(&url, &config.with_url(&url, H2Backend.options(), true)?).await
 }
 
 pub(crate) async fn pair(config: &Config) -> (Session, Session, Listener) {
