@@ -91,8 +91,8 @@ async fn both_sides_write_before_they_read_through_a_narrow_pipe() {
     };
     within(async {
         let (a, b) = (side(near, true), side(far, false));
-        a.await.expect("near");
-        b.await.expect("far");
+        // Both sessions live until both sides have read everything: dropping one aborts it.
+        let _sessions = (a.await.expect("near"), b.await.expect("far"));
     })
     .await;
 }
