@@ -99,7 +99,13 @@ impl<W: Wire> Shared<W> {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State<W>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(|poisoned| {
+            // A panic in the middle of a change: nothing of this session can be trusted any more, others are untouched.
+            self.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            state.conn.abort(mux_api::codes::INTERNAL);
+            state
+        })
     }
 
     /// Waits for the writer: only the driver may, and never while it holds the state.
