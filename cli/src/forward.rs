@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use libmux::{Channel, Config, OpenOptions, Session};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::exit::{Exit, explain, print_line};
 use crate::relay;
@@ -47,11 +48,17 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     let (current, sessions) = watch::channel(Some(session));
     let options = OpenOptions::new().label(args.label.unwrap_or_default());
     let accepting = async {
+        // Dropped with this future, which is how a signal ends the session that they share.
+        let mut carrying = JoinSet::new();
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = carrying.join_next() => continue,
+            };
+            match accepted {
                 Ok((tcp, from)) => {
                     let (sessions, options) = (sessions.clone(), options.clone());
-                    tokio::spawn(async move {
+                    carrying.spawn(async move {
                         match forward(tcp, sessions, &options).await {
                             Ok(()) => tracing::info!("connection from {from} done"),
                             Err(what) => tracing::warn!("connection from {from}: {what}"),

@@ -65,9 +65,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
         (false, None) => return serve_one(listener).await,
     };
     let service = Arc::new(service);
+    // Dropped with this future, which is how a signal ends the sessions.
+    let mut serving = JoinSet::new();
     loop {
-        let session = listener.accept().await.map_err(|error| Exit::from_mux("cannot accept sessions", &error))?;
-        tokio::spawn(serve(session, Arc::clone(&service)));
+        tokio::select! {
+            session = listener.accept() => {
+                let session = session.map_err(|error| Exit::from_mux("cannot accept sessions", &error))?;
+                serving.spawn(serve(session, Arc::clone(&service)));
+            }
+            Some(_) = serving.join_next() => {}
+        }
     }
 }
 

@@ -44,6 +44,9 @@ enum Command {
     BenchWorker(bench::worker::Args),
 }
 
+/// How long the sessions of a command that is interrupted have to tell their peers.
+const GOODBYE: Duration = Duration::from_millis(100);
+
 fn main() -> ExitCode {
     let cli = match help::teach(Cli::command()).try_get_matches().and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
@@ -62,10 +65,13 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         // First of all: a signal that comes once the command has said that it is ready must not kill it.
         let signals = Signals::watch()?;
-        tokio::select! {
-            ended = run(cli.command) => ended,
-            signal = signals.wait() => Err(signal),
-        }
+        let signal = tokio::select! {
+            ended = run(cli.command) => return ended,
+            signal = signals.wait() => signal,
+        };
+        // The sessions are dropped. Over TCP the system tells their peers; QUIC's last packet is sent by this process.
+        tokio::time::sleep(GOODBYE).await;
+        Err(signal)
     });
     // A thread that sits in a write to stdout is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
