@@ -22,6 +22,7 @@ pub(crate) fn run() -> Result<(), Exit> {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n{:name$}  {:example$}  {}", row[0], row[1], row[2]);
         let _ = write!(text, "\n{:name$}  can: {}", "", scheme.capabilities);
+        text.push_str(if scheme.secure { "; encrypted (TLS)" } else { "; not encrypted" });
     }
     print_line(&text)
 }

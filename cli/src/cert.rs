@@ -42,11 +42,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Exit> {
 /// What this machine is called by itself.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Whether a listener of this URL presents a certificate.
-fn is_tls(url: &Url) -> bool {
-    matches!(url.backend(), "h2" | "quic")
-}
-
 /// Puts a certificate made just now into `config`; the option that trusts it, for the URL to dial.
 pub(crate) fn present(config: &mut Config, names: &[&str]) -> libmux::Result<String> {
     let made = self_signed(names)?;
@@ -59,21 +54,22 @@ pub(crate) fn present(config: &mut Config, names: &[&str]) -> libmux::Result<Str
 /// # Errors
 /// A usage error for TLS without a certificate, for two of them, and for one that nobody would see.
 pub(crate) fn for_listener(text: &str, self_signed: bool, config: &mut Config) -> Result<Option<String>, Exit> {
-    // A URL that cannot be parsed is explained by whoever listens on it.
+    // A URL that cannot be parsed and a scheme that is unknown are explained by whoever listens on it.
     let Ok(url) = Url::parse(text) else { return Ok(None) };
+    let Ok(scheme) = libmux::registry().scheme(&url.scheme()) else { return Ok(None) };
     let given = url.options().iter().any(|(name, _)| matches!(name.as_str(), "cert" | "key"));
-    match (self_signed, is_tls(&url)) {
+    match (self_signed, scheme.secure) {
         (true, _) if given => {
             Err(Exit::usage(format!("{text} names a certificate; --self-signed would make another: leave one out")))
         }
-        (true, false) if libmux::registry().scheme(&url.scheme()).is_ok() => Err(Exit::usage(format!(
+        (true, false) => Err(Exit::usage(format!(
             "--self-signed: {} does not use TLS, so there is no certificate to present; quic and h2 do",
-            url.scheme()
+            scheme.name
         ))),
         (false, true) if !given => Err(Exit::usage(format!(
             "cannot listen on {text}: {} is encrypted and needs a certificate. Either --self-signed, which makes one for \
              development and prints the URL with its pin, or ?cert=PATH&key=PATH (PEM); 'mux cert' makes such files",
-            url.scheme()
+            scheme.name
         ))),
         (true, true) => {
             let host = url.host_port().map(|(host, _)| host).unwrap_or_default();

@@ -83,8 +83,14 @@ def test_backends_lists_schemes_and_what_they_can(mux):
     ended = mux.run("backends")
     text = ended.stdout.decode()
     assert ended.returncode == 0
-    for word in ["qmux", "qmux+tcp", "qmux+unix", "://", "half-close", "server-open"]:
-        assert word in text, text
+    lines = text.splitlines()[1:]
+    table = {name.split()[0]: can.strip() for name, can in zip(lines[::2], lines[1::2], strict=True)}
+    assert sorted(table) == ["h2", "h2c", "h2c+unix", "qmux", "qmux+tcp", "qmux+unix", "quic"]
+    for scheme, can in table.items():
+        assert f"{scheme}://" in text
+        assert can.startswith("can: ") and "half-close" in can and "server-open" in can, can
+        assert can.endswith("; encrypted (TLS)") == (scheme in ("quic", "h2")), can
+    assert "no-hol" in table["quic"] and "no-hol" not in table["h2"]
 
 
 @pytest.mark.parametrize("command", [[], ["listen"], ["connect"], ["forward"]])

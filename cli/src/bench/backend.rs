@@ -101,7 +101,7 @@ impl Backend {
     pub(crate) fn is_tls(&self) -> bool {
         match self {
             Self::Bare(bare) => matches!(bare, Bare::Tls | Bare::Quinn | Bare::H2Tls),
-            Self::Mux(scheme) => matches!(scheme.as_str(), "quic" | "h2"),
+            Self::Mux(scheme) => libmux::registry().scheme(scheme).is_ok_and(|scheme| scheme.secure),
         }
     }
 
