@@ -24,9 +24,11 @@ def place():
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["qmux", "qmux+tcp", "qmux+unix"])
+@pytest.fixture(params=["qmux", "qmux+tcp", "qmux+unix", "quic", "h2", "h2c", "h2c+unix"])
 def url(request, place):
-    """Where to listen: only the URL differs."""
+    """Where to listen: only the URL differs. `Mux.listen` adds what TLS needs."""
     if request.param.endswith("+unix"):
         return f"{request.param}://{place}/m.sock"
-    return f"{request.param}://127.0.0.1:0"
+    # Over UDP nobody says that a process was killed: its silence does, soon.
+    silence = "?keepalive=2s" if request.param == "quic" else ""
+    return f"{request.param}://127.0.0.1:0{silence}"

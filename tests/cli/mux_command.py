@@ -63,9 +63,19 @@ class Mux:
         return process
 
     def listen(self, url, *args, **kwargs):
-        """`mux listen`, ready: the process and the URL to dial."""
+        """`mux listen`, ready: the process and the URL to dial; where TLS needs a certificate, it makes one."""
+        if url.partition(":")[0] in ("quic", "h2") and "cert=" not in url and "--self-signed" not in args:
+            args = ("--self-signed", *args)
         process = self.start("listen", url, *args, **kwargs)
         return process, process.first_line()
+
+    def with_certificate(self, url, directory):
+        """A URL to listen on that presents the same certificate each time, where it needs one; what a dialer adds."""
+        if url.partition(":")[0] not in ("quic", "h2"):
+            return url, ""
+        pin = self.run("cert", "--out", str(directory)).stdout.decode().strip()
+        joint = "&" if "?" in url else "?"
+        return f"{url}{joint}cert={directory}/cert.pem&key={directory}/key.pem", f"?pin={pin}"
 
     def forward(self, via, *args):
         """`mux forward`, ready: the process, host and port to connect to."""

@@ -106,6 +106,27 @@ def test_a_silent_session_does_not_hold_up_the_first_channel(mux):
     assert server.returncode == 0
 
 
+def test_curl_opens_a_channel_by_hand(mux, place):
+    for listen, server in [("h2c://127.0.0.1:0", []), (f"h2c+unix://{place}/m.sock", ["--unix-socket", f"{place}/m.sock"])]:
+        _, dial = mux.listen(listen, "--echo")
+        authority = "localhost" if server else dial.removeprefix("h2c://")
+        args = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", "--no-buffer", *server]
+        args += ["--max-time", str(DEADLINE), "--request", "POST", "--upload-file", "-", f"http://{authority}/mux/1/ch"]
+        data = noise(MIB)
+        for body in (b"hello", b"", data):
+            ended = subprocess.run(args, input=body, capture_output=True, timeout=DEADLINE)
+            assert (ended.returncode, ended.stdout) == (0, body), ended.stderr
+
+
+def test_curl_opens_a_channel_over_tls(mux):
+    _, dial = mux.listen("h2://127.0.0.1:0", "--echo")
+    url = dial.partition("?")[0].replace("h2://", "https://")
+    args = ["curl", "--silent", "--show-error", "--insecure", "--http2", "--no-buffer"]
+    args += ["--max-time", str(DEADLINE), "--request", "POST", "--upload-file", "-", f"{url}/mux/1/ch"]
+    ended = subprocess.run(args, input=b"hello", capture_output=True, timeout=DEADLINE)
+    assert (ended.returncode, ended.stdout) == (0, b"hello"), ended.stderr
+
+
 def test_a_label_is_seen_by_the_listener(mux, url):
     server, dial = mux.listen(url, "--echo", "-v")
     assert mux.run("connect", dial, "--label", "files \u00e4").returncode == 0
@@ -189,3 +210,24 @@ def test_a_directory_as_stdin_is_an_error(mux, url):
         os.close(directory)
     _, err = client.communicate(timeout=DEADLINE)
     assert client.returncode == 1 and b"stdin" in err, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("role", ["listen", "connect", "forward"])
+def test_an_interrupted_command_tells_its_peer_at_once(mux, role, number):
+    """Over UDP the system does not: silence would, after half a minute."""
+    server, dial = mux.listen("quic://127.0.0.1:0", "--echo")
+    if role == "forward":
+        client, host, port = mux.forward(dial)
+        connection = socket.create_connection((host, port), timeout=DEADLINE)
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"
+    else:
+        client = mux.start("connect", dial, stdin=subprocess.PIPE)
+        client.stdin.write(b"x\n")
+        assert client.first_line() == "x"
+    ended, told = (server, client) if role == "listen" else (client, server)
+    asked = time.monotonic()
+    ended.send_signal(number)
+    assert told.stderr.readline()
+    assert time.monotonic() - asked < 10
