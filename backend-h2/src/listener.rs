@@ -202,8 +202,9 @@ impl ListenerOps for H2Listener {
     }
 
     fn close(&self) {
-        self.acceptor.close();
+        // In this order: a socket that is shut down fails to accept, which is no news any more.
         self.accepting.abort();
+        self.acceptor.close();
         let mut state = self.queue.lock();
         state.closed = true;
         let waker = state.waker.take();
