@@ -221,3 +221,29 @@ async fn ten_thousand_channels_echo_and_leave_nothing() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_peers_goodbye_is_heard_by_one_that_keeps_writing() {
+    for url in urls("goodbye") {
+        for _ in 0..40 {
+            let (client, server, _listener) = pair(&url, &Config::default()).await;
+            let cause = within(async {
+                let mut near = client.open().await.expect("opens");
+                let _far = server.accept().await.expect("accepts");
+                let writing = tokio::spawn(async move { while near.write_all(&[1; 3000]).await.is_ok() {} });
+                server.close(5, "enough").expect("closes");
+                let cause = client.closed().await;
+                writing.await.expect("writer");
+                cause
+            })
+            .await;
+            assert_eq!(
+                (cause.origin(), cause.code()),
+                (libmux::Origin::Peer, Some(5)),
+                "{url}: {cause}; {:?} {:?}",
+                server.cause(),
+                client.stats()
+            );
+        }
+    }
+}

@@ -290,10 +290,15 @@ impl<W: Wire> Future for Driver<W> {
         this.gathered = false;
         let sent = this.flush(cx);
         this.keep_time(cx);
-        let (over, may_wait) = {
+        let (over, may_wait, output) = {
             let state = this.shared.state();
-            (state.conn.is_over(), state.conn.next_deadline().is_some())
+            (state.conn.is_over(), state.conn.next_deadline().is_some(), state.conn.has_output())
         };
+        // The application ended the session after the flush: its goodbye goes out before the transport ends.
+        if over && output && sent.is_ready() && this.ending == Ending::No {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // Only a polite end waits for the transport to take what is left.
         if over && sent.is_pending() && may_wait && this.ending == Ending::No {
             this.discard_input(cx);
