@@ -7,6 +7,7 @@ Python agent runs under the interpreter that runs pytest, with the `libmux` pack
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from urls import dialled
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
@@ -68,6 +70,22 @@ def programs(library_dir, tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="session")
+def certificate(programs, tmp_path_factory):
+    """The directory of the session's one certificate."""
+    directory = tmp_path_factory.mktemp("certificate")
+    subprocess.run([*programs["cli"], "cert", "--out", directory], check=True, stdout=subprocess.DEVNULL)
+    return directory
+
+
+@pytest.fixture
+def tmp_path(tmp_path, certificate):
+    """A test's directory, with the certificate that its URLs name."""
+    for name in ("cert.pem", "key.pem"):
+        shutil.copy(certificate / name, tmp_path)
+    return tmp_path
+
+
 class Program:
     """A running process whose output is read line by line, so that no pipe fills up and no read waits for ever."""
 
@@ -101,6 +119,11 @@ class Program:
             pytest.fail(f"{self}: wanted a line, got {line}; before it {self.lines}; {self.stderr}")
         self.lines.append(line)
         return line
+
+    def url(self):
+        """The URL to dial, of a program that listens and prints it first."""
+        listened = next(part for part in self.command if "://" in part)
+        return dialled(listened, self.line())
 
     def wait(self):
         """All further lines, and the exit status."""

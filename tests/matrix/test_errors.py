@@ -48,7 +48,7 @@ def test_an_unknown_option_lists_what_exists(run, language, side):
 @pytest.mark.parametrize("url", URLS)
 def test_a_killed_peer_never_looks_complete(run, tmp_path, language, url):
     server = run("c", "listen", URLS[url](tmp_path), "serve")
-    agent = run(language, "dial", server.line(), "drive", "endless")
+    agent = run(language, "dial", server.url(), "drive", "endless")
     assert agent.line() == "reading"
     server.kill()
     ended = agent.line()
@@ -61,5 +61,5 @@ def test_a_killed_peer_never_looks_complete(run, tmp_path, language, url):
 @pytest.mark.parametrize("url", URLS)
 def test_handles_that_are_stale_zero_or_of_the_wrong_kind(run, tmp_path, language, url):
     server = run("c", "listen", URLS[url](tmp_path), "serve")
-    agent = run(language, "dial", server.line(), "drive", "handles")
+    agent = run(language, "dial", server.url(), "drive", "handles")
     assert agent.succeed() == ["ok handles"]

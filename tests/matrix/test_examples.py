@@ -37,7 +37,7 @@ def serve(examples):
 
     def start(language, name, *arguments):
         servers.append(Program([*examples[language, name], *arguments]))
-        return servers[-1], servers[-1].line()
+        return servers[-1], servers[-1].url()
 
     yield start
     for server in servers:
