@@ -30,6 +30,12 @@ struct Sender {
 }
 
 impl Sender {
+    /// Nothing is written or finished once the session was closed.
+    fn check_closing(&self) -> Result<()> {
+        let closing = self.channel.counters.closing.load(Ordering::Acquire);
+        if closing { Err(Error::closed_locally()) } else { Ok(()) }
+    }
+
     /// Room for a write, or the error it would give.
     fn room(&self, state: &ChannelState) -> Result<usize> {
         match state.send_error() {
@@ -61,6 +67,7 @@ impl SendOps for Sender {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         let mut state = self.channel.lock();
+        self.check_closing()?;
         let room = self.room(&state)?;
         let taken = state.send.write(bufs, room);
         if flags.contains(WriteFlags::FIN) && taken == total {
@@ -149,6 +156,7 @@ impl SendOps for Sender {
         if let Some(error) = state.send_error() {
             return Err(error);
         }
+        self.check_closing()?;
         state.send.state = SendState::Finishing;
         drop(state);
         self.channel.poke();

@@ -96,6 +96,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: AtomicU64,
     /// Rises with every byte of data and every channel: what an idle session lacks.
     pub(crate) traffic: AtomicU64,
+    /// The application closed the session: what it had not finished by then is never finished.
+    pub(crate) closing: AtomicBool,
 }
 
 /// What ties an HTTP/2 stream to the driver: its key, as a waker, and what of it h2 has not written yet.

@@ -345,6 +345,8 @@ impl SessionOps for H2Session {
 
     fn close(&self, code: u64, reason: &str) {
         let until = Instant::now() + self.shared.limits.linger;
+        // Said before the driver has its turn: an end that comes after this must not make half of it look whole.
+        self.shared.counters.closing.store(true, Ordering::Release);
         self.ask(Lifecycle::Closing { code, reason: reason.to_owned(), until });
     }
 

@@ -400,3 +400,26 @@ async fn credit_goes_on_after_the_other_direction_has_ended() {
     }
     idle([&client, &server]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_finished_before_the_session_was_closed_never_looks_whole() {
+    for _ in 0..60 {
+        let (client, server, _listener) = pair(&Config::default()).await;
+        within(async {
+            let mut near = client.open().await.expect("opens");
+            near.write_all(b"half").await.expect("writes");
+            let mut far = server.accept().await.expect("accepts");
+            client.close(0, "").expect("closes");
+            near.close();
+            let mut buf = [0; 64];
+            loop {
+                match far.read(&mut buf).await {
+                    Ok(0) => panic!("a half looks whole"),
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+        })
+        .await;
+    }
+}
