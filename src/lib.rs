@@ -18,7 +18,7 @@
 mod registry;
 
 pub use mux_api::*;
-pub use registry::{Registry, dial, listen, registry};
+pub use registry::{Registry, adopt, dial, listen, registry};
 
 /// The README's Rust program compiles.
 #[cfg(doctest)]

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use backend_h2::H2Backend;
 use backend_qmux::QmuxBackend;
 use backend_quic::QuicBackend;
-use mux_api::backend::{Backend, Scheme};
-use mux_api::{Budget, Config, Error, ErrorKind, Listener, Origin, Result, Session, Url};
+use mux_api::backend::{Backend, ByteStream, Scheme};
+use mux_api::{Budget, Config, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
 
 /// The backends a program can choose from, by scheme.
 #[derive(Default)]
@@ -78,18 +78,30 @@ impl Registry {
         backend.listen(&url, &config).await
     }
 
+    /// Runs a session of `scheme` on a byte stream of the caller's own: an inherited descriptor, a pipe, a tunnel.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Url`] for an unknown scheme, [`ErrorKind::Unsupported`] for one whose wire is not a byte stream;
+    /// the backend's reasons otherwise.
+    ///
+    /// # Cancel safety
+    /// A dropped future ends the stream.
+    pub async fn adopt(&self, scheme: &str, stream: ByteStream, role: Role, config: &Config) -> Result<Session> {
+        self.backend(scheme)?.adopt(scheme, stream, role, config).await
+    }
+
+    fn backend(&self, scheme: &str) -> Result<Arc<dyn Backend>> {
+        let serves = |backend: &&Arc<dyn Backend>| backend.schemes().iter().any(|known| known.name == scheme);
+        let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
+        let backend = backends.iter().find(serves).cloned();
+        drop(backends);
+        backend.ok_or_else(|| self.unknown(scheme))
+    }
+
     fn resolve(&self, text: &str, config: &Config) -> Result<(Arc<dyn Backend>, Url, Config)> {
         let url = Url::parse(text)?;
         let scheme = url.scheme();
-        let serves = |backend: &&Arc<dyn Backend>| backend.schemes().iter().any(|known| known.name == scheme);
-        let backend = self
-            .backends
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .find(serves)
-            .cloned()
-            .ok_or_else(|| self.unknown(&scheme))?;
+        let backend = self.backend(&scheme)?;
         let secure = backend.schemes().iter().any(|known| known.name == scheme && known.secure);
         let config = config.with_url(&url, backend.options(), secure)?;
         Ok((backend, url, config))
@@ -130,6 +142,17 @@ pub async fn dial(url: &str, config: &Config) -> Result<Session> {
 /// Cancel-safe.
 pub async fn listen(url: &str, config: &Config) -> Result<Listener> {
     registry().listen(url, config).await
+}
+
+/// Runs a session on a byte stream of the caller's own, with the default registry. See [`Registry::adopt`].
+///
+/// # Errors
+/// As [`Registry::adopt`].
+///
+/// # Cancel safety
+/// A dropped future ends the stream.
+pub async fn adopt(scheme: &str, stream: ByteStream, role: Role, config: &Config) -> Result<Session> {
+    registry().adopt(scheme, stream, role, config).await
 }
 
 /// The smaller of 1 GiB and a quarter of the machine's memory.

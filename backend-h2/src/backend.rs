@@ -2,22 +2,21 @@
 
 use async_trait::async_trait;
 use h2::{client, server};
-use mux_api::backend::{Backend, Scheme};
+use mux_api::backend::{Backend, ByteStream, Scheme};
 use mux_api::{
     Budget, Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, SessionInfo,
     Url,
 };
-use mux_transport::ByteStream;
+use mux_transport::{StreamListener, within};
 use std::future::poll_fn;
 use std::sync::Arc;
-use tokio::time::timeout;
 
 use crate::driver::Driver;
 use crate::error;
 use crate::headers::{DEFAULT_PREFIX, Requests, SessionId};
 use crate::io::{Io, Joined};
 use crate::limits::Limits;
-use crate::listener::H2Listener;
+use crate::listener::{self, Server};
 use crate::record::Outgoing;
 use crate::session::{H2Session, Shared};
 use crate::tls;
@@ -80,21 +79,37 @@ impl Backend for H2Backend {
 
     async fn dial(&self, url: &Url, config: &Config) -> Result<Session> {
         let place = Place::new(url, config)?;
-        let connected = connect(url, &place, config);
-        if config.connect_timeout.is_zero() {
-            return connected.await;
-        }
-        timeout(config.connect_timeout, connected).await.unwrap_or_else(|_| {
-            let message = format!("connecting to {url}: no answer within {:?}", config.connect_timeout);
-            Err(Error::new(ErrorKind::TimedOut, Origin::Transport, message))
-        })
+        let connected = async {
+            let stream = mux_transport::connect(&place.transport).await?;
+            start(stream, &url.to_string(), &place, config).await
+        };
+        within(config.connect_timeout, &format!("connecting to {url}"), connected).await
     }
 
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
         let place = Place::new(url, config)?;
-        let tls = if place.tls { Some(tls::server_config(config)?) } else { None };
-        let acceptor = mux_transport::bind(&place.transport).await?;
-        Ok(Listener::new(H2Listener::start(acceptor.into(), place, tls, config.clone())))
+        let transport = place.transport.clone();
+        let server = Server::new(place, config)?;
+        let acceptor = mux_transport::bind(&transport).await?;
+        let server = server.at(acceptor.address());
+        let url = server.url().to_owned();
+        Ok(Listener::new(StreamListener::start(acceptor, url, Arc::new(server), config)))
+    }
+
+    /// `server_name` is whom requests and TLS name; `localhost` without it. The accepting end is ready once the peer's
+    /// first request has come.
+    async fn adopt(&self, scheme: &str, stream: ByteStream, role: Role, config: &Config) -> Result<Session> {
+        let host = config.tls.server_name.as_deref().unwrap_or("localhost");
+        let url = Url::parse(&format!("{}://{host}", scheme.split('+').next().unwrap_or(scheme)))?;
+        let place = Place::new(&url, config)?;
+        let name = format!("{scheme}:");
+        let started = async {
+            match role {
+                Role::Client => start(stream, &name, &place, config).await,
+                Role::Server => listener::adopt(stream, place, config).await,
+            }
+        };
+        within(config.connect_timeout, &format!("starting {scheme} on a stream"), started).await
     }
 }
 
@@ -150,9 +165,9 @@ impl Place {
     }
 }
 
-async fn connect(url: &Url, place: &Place, config: &Config) -> Result<Session> {
-    let stream = mux_transport::connect(&place.transport).await?;
-    let mut info = session_info(Role::Client, url.to_string(), &stream);
+/// Runs the dialing end on a connected byte stream.
+async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) -> Result<Session> {
+    let mut info = session_info(Role::Client, url.to_owned(), &stream);
     let shared = new_shared(config);
     let joined = Joined::new(stream);
     let io = if place.tls {

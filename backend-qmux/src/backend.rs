@@ -1,16 +1,15 @@
 //! Sessions of qmux by URL.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use mux_api::backend::{Backend, Scheme};
-use mux_api::{
-    Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, SessionInfo, Url,
-};
+use mux_api::backend::{Backend, ByteStream, Scheme};
+use mux_api::{Capabilities, Config, ConfigOption, Error, Listener, Result, Role, Session, SessionInfo, Url};
 use mux_driver::{Profile, Stream, establish};
-use mux_transport::ByteStream;
-use tokio::time::timeout;
+use mux_transport::{StreamListener, within};
 
 use crate::Qmux;
-use crate::listener::QmuxListener;
+use crate::listener::Server;
 
 /// Serves `qmux`, `qmux+tcp` and `qmux+unix`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,19 +72,21 @@ impl Backend for QmuxBackend {
             let stream = mux_transport::connect(url).await?;
             start(stream, None, Role::Client, &url.to_string(), extension, config).await
         };
-        if config.connect_timeout.is_zero() {
-            return connected.await;
-        }
-        timeout(config.connect_timeout, connected).await.unwrap_or_else(|_| {
-            let message = format!("connecting to {url}: no answer within {:?}", config.connect_timeout);
-            Err(Error::new(ErrorKind::TimedOut, Origin::Transport, message))
-        })
+        within(config.connect_timeout, &format!("connecting to {url}"), connected).await
     }
 
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
         let extension = Extension::of(config)?;
         let acceptor = mux_transport::bind(url).await?;
-        Ok(Listener::new(QmuxListener::start(acceptor.into(), url, extension, config.clone())))
+        let url = format!("{}:{}", url.scheme(), acceptor.address());
+        let server = Server::new(url.clone(), extension, config);
+        Ok(Listener::new(StreamListener::start(acceptor, url, Arc::new(server), config)))
+    }
+
+    async fn adopt(&self, scheme: &str, stream: ByteStream, role: Role, config: &Config) -> Result<Session> {
+        let url = format!("{scheme}:");
+        let started = start(stream, None, role, &url, Extension::of(config)?, config);
+        within(config.connect_timeout, &format!("starting {scheme} on a stream"), started).await
     }
 }
 
@@ -94,7 +95,7 @@ impl Backend for QmuxBackend {
 pub(crate) struct Extension(Option<bool>);
 
 impl Extension {
-    fn of(config: &Config) -> Result<Self> {
+    pub(crate) fn of(config: &Config) -> Result<Self> {
         match config.extra.get("ext").map(String::as_str) {
             None | Some("auto") => Ok(Self(Some(false))),
             Some("on") => Ok(Self(Some(true))),

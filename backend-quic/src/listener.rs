@@ -46,7 +46,8 @@ struct Queue {
 struct QueueState {
     /// The session, and its place in the backlog, which becomes free when it is taken.
     ready: VecDeque<(Session, OwnedSemaphorePermit)>,
-    waker: Option<Waker>,
+    accepting: Option<Waker>,
+    closing: Option<Waker>,
     closed: bool,
 }
 
@@ -58,7 +59,7 @@ impl Queue {
             return drop(session);
         }
         state.ready.push_back((session, place));
-        let waker = state.waker.take();
+        let waker = state.accepting.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
     }
@@ -173,7 +174,7 @@ impl ListenerOps for QuicListener {
         if state.closed {
             return Poll::Ready(Err(Error::closed_locally()));
         }
-        remember(&mut state.waker, cx.waker());
+        remember(&mut state.accepting, cx.waker());
         Poll::Pending
     }
 
@@ -185,9 +186,19 @@ impl ListenerOps for QuicListener {
         }
         let mut state = lock(&self.queue.state);
         state.closed = true;
-        let waker = state.waker.take();
+        let wakers = [state.accepting.take(), state.closing.take()];
         drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// The address stays taken as long as sessions of the listener live on its socket.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.queue.state);
+        if state.closed {
+            return Poll::Ready(());
+        }
+        remember(&mut state.closing, cx.waker());
+        Poll::Pending
     }
 }
 

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    Capabilities, Config, ConfigOption, Error, Initiator, Listener, OpenOptions, Priority, Result, Session,
+    Capabilities, Config, ConfigOption, Error, Initiator, Listener, OpenOptions, Priority, Result, Role, Session,
     SessionInfo, Stats, Url, WriteFlags,
 };
 
@@ -57,6 +57,38 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Binds. `config` has the URL's options applied.
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener>;
+
+    /// Runs a session of `scheme` on a byte stream that the application brought, whose other end does the same in the
+    /// other role. `config` as it stands: there is no URL to add options.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a wire that does not run on a byte stream.
+    async fn adopt(&self, scheme: &str, stream: ByteStream, role: Role, config: &Config) -> Result<Session> {
+        let _ = (stream, role, config);
+        Err(Error::unsupported(format!("a session of '{scheme}' cannot run on a byte stream of one's own")))
+    }
+}
+
+/// A connected, ordered byte stream.
+pub struct ByteStream {
+    /// Where bytes come from.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// Where bytes go. Never raises SIGPIPE.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Our address, empty where there is none.
+    pub local_addr: String,
+    /// The peer's address, empty where there is none.
+    pub peer_addr: String,
+}
+
+impl ByteStream {
+    /// A stream without addresses.
+    pub fn new(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        Self { reader: Box::new(reader), writer: Box::new(writer), local_addr: String::new(), peer_addr: String::new() }
+    }
 }
 
 /// A bound address that yields sessions.
@@ -67,8 +99,20 @@ pub trait ListenerOps: Send + Sync + 'static {
     /// The next session whose handshake is complete. One bad connection is not an error of the listener.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Session>>;
 
+    /// Takes certificates and limits from `config` for the sessions that come from now on.
+    ///
+    /// # Errors
+    /// What is wrong with `config`; nothing has changed then.
+    fn reload(&self, config: &Config) -> Result<()> {
+        let _ = config;
+        Err(Error::unsupported("this listener's settings cannot be replaced while it runs"))
+    }
+
     /// Stops listening; sessions live on.
     fn close(&self);
+
+    /// Ready once it has stopped listening and its address is free.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// A live session.
@@ -94,6 +138,23 @@ pub trait SessionOps: Send + Sync + 'static {
     /// Measures the round trip to the peer's library.
     fn ping(&self) -> BoxFuture<'_, Result<Duration>> {
         Box::pin(async { Err(Error::unsupported("this session cannot ping")) })
+    }
+
+    /// The largest datagram that can be sent now; `None` where there are none.
+    fn max_datagram(&self) -> Option<usize> {
+        None
+    }
+
+    /// Sends one datagram, or drops an older one that still waits to be sent.
+    fn send_datagram(&self, data: Bytes) -> Result<()> {
+        let _ = data;
+        Err(Error::unsupported("this session has no datagrams"))
+    }
+
+    /// The next datagram.
+    fn poll_datagram(&self, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+        let _ = cx;
+        Poll::Ready(Err(Error::unsupported("this session has no datagrams")))
     }
 
     /// Refuses new channels from now on, retry-safe, and lets the old ones finish.

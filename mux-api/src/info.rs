@@ -72,6 +72,8 @@ pub struct Stats {
     pub send_buffered: u64,
     /// Bytes of the memory budget in use.
     pub budget_used: u64,
+    /// Packets that the transport took for lost, where it knows.
+    pub lost_packets: u64,
     /// The smoothed round trip, once measured.
     pub rtt: Option<Duration>,
 }

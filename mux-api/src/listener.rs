@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::backend::ListenerOps;
-use crate::{Error, Result, Session, WaitList};
+use crate::{Config, Error, Result, Session, WaitList};
 
 /// Accepts sessions. Dropping it stops listening; the sessions it gave out live on.
 pub struct Listener {
     ops: Arc<dyn ListenerOps>,
     accepting: Arc<WaitList>,
+    ending: Arc<WaitList>,
 }
 
 impl Listener {
     /// Wraps what a backend made.
     pub fn new(ops: Arc<dyn ListenerOps>) -> Self {
-        Self { ops, accepting: Arc::default() }
+        Self { ops, accepting: Arc::default(), ending: Arc::default() }
     }
 
     /// The poll-based operations, for those who bring wakers of their own; do not mix with [`accept`](Self::accept).
@@ -53,9 +54,25 @@ impl Listener {
         }
     }
 
+    /// Takes certificates and limits from `config` for the sessions that come from now on; the address stays.
+    ///
+    /// # Errors
+    /// What is wrong with `config`; nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        self.ops.reload(config)
+    }
+
     /// Stops listening; later accepts fail once the waiting sessions were taken.
     pub fn close(&self) {
         self.ops.close();
+    }
+
+    /// Waits until it has stopped listening, which [`close`](Self::close) begins, and its address is free.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn closed(&self) {
+        self.ending.wait(|cx| self.ops.poll_closed(cx)).await;
     }
 }
 

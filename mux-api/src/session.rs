@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::backend::SessionOps;
 use crate::{Capabilities, Channel, Config, Error, OpenOptions, Result, SessionInfo, Stats, WaitList, codes};
 
@@ -20,6 +22,7 @@ struct Handle {
     opening: Arc<WaitList>,
     ending: Arc<WaitList>,
     flushing: Arc<WaitList>,
+    datagrams: Arc<WaitList>,
     closing: AtomicBool,
 }
 
@@ -32,6 +35,7 @@ impl Session {
             opening: Arc::default(),
             ending: Arc::default(),
             flushing: Arc::default(),
+            datagrams: Arc::default(),
             closing: AtomicBool::new(false),
         }))
     }
@@ -137,6 +141,33 @@ impl Session {
     /// Cancel-safe.
     pub async fn flush(&self) -> Result<()> {
         self.0.flushing.wait(|cx| self.0.ops.poll_flush(cx)).await
+    }
+
+    /// The largest datagram, in bytes, that [`send_datagram`](Self::send_datagram) takes at present, which follows the
+    /// path; `None` where the session has no datagrams.
+    pub fn max_datagram(&self) -> Option<usize> {
+        self.0.ops.max_datagram()
+    }
+
+    /// Sends a message that may be lost, and may overtake others. Never waits: where the transport is behind, the
+    /// oldest unsent datagram gives way.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capabilities::DATAGRAM`],
+    /// [`TooBig`](crate::ErrorKind::TooBig) beyond [`max_datagram`](Self::max_datagram), or why the session ended.
+    pub fn send_datagram(&self, data: impl Into<Bytes>) -> Result<()> {
+        self.0.ops.send_datagram(data.into())
+    }
+
+    /// Waits for the next datagram. One that nobody takes gives way to newer ones.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capabilities::DATAGRAM`], or why the session ended.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: a datagram that arrives after the future is dropped goes to the next call.
+    pub async fn recv_datagram(&self) -> Result<Bytes> {
+        self.0.datagrams.wait(|cx| self.0.ops.poll_datagram(cx)).await
     }
 
     /// Refuses new channels from now on, safe to retry elsewhere, and lets the old ones finish.

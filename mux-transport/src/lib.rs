@@ -3,27 +3,21 @@
 //! A transport knows nothing of wires: it connects and accepts ordered byte streams. Each kind has a file of its own;
 //! what depends on the platform stays inside it.
 
+mod listener;
 mod socket;
 mod tcp;
 pub mod tls;
 #[cfg(unix)]
 mod unix;
 
-use async_trait::async_trait;
-use mux_api::{Error, Result, Url};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::future::Future;
+use std::time::Duration;
 
-/// A connected byte stream.
-pub struct ByteStream {
-    /// Where bytes come from.
-    pub reader: Box<dyn AsyncRead + Send + Unpin>,
-    /// Where bytes go. Never raises SIGPIPE; its vectored writes are single system calls.
-    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
-    /// Our address, empty where there is none.
-    pub local_addr: String,
-    /// The peer's address, empty where there is none.
-    pub peer_addr: String,
-}
+use async_trait::async_trait;
+pub use mux_api::backend::ByteStream;
+use mux_api::{Error, ErrorKind, Origin, Result, Url};
+
+pub use listener::{Entry, Handshake, StreamListener};
 
 /// A bound address that yields byte streams.
 #[async_trait]
@@ -74,6 +68,22 @@ pub async fn bind(url: &Url) -> Result<Box<dyn Acceptor>> {
         "unix" => unix::bind(url).await,
         other => Err(unknown(other)),
     }
+}
+
+/// Gives `work` up after `limit`, zero being none; `doing` says in the error what took too long.
+///
+/// # Errors
+/// Those of `work`, or [`TimedOut`](mux_api::ErrorKind::TimedOut).
+///
+/// # Cancel safety
+/// As `work`.
+pub async fn within<T>(limit: Duration, doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    if limit.is_zero() {
+        return work.await;
+    }
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::TimedOut, Origin::Transport, format!("{doing}: no answer within {limit:?}")))
+    })
 }
 
 fn unknown(transport: &str) -> Error {
