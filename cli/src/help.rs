@@ -101,9 +101,11 @@ Example:
 ";
 
 const BENCH: &str = "\
-Client and server are two processes over loopback with two tokio workers each. What a backend rides on always
-runs too, bare and in turns with it (tcp, qmux, tcp, qmux, ...). Values are medians over the runs; ratio is the median of
-the ratios of neighbouring runs, above 1 is better than bare, for latencies and memory too.
+Client and server are two processes with two tokio workers each, over loopback unless --connect says where the server
+is. What a backend rides on always runs too, bare and in turns with it (tcp, qmux, tcp, qmux, ...). Values are medians over
+the runs. 'ratio' says how many times as good as bare it is, as the median of neighbouring runs: above 1 is better,
+whether more (MiB/s +) or less (us -) is better. 'alone' and 'of it' are there where a load comes beside what is measured:
+the value before the load, and how good the value with it is beside that.
 
 Backends: any scheme of 'mux backends', and bare:
   tcp, unix, tls         a connection is a channel; they need a file descriptor for each
@@ -112,11 +114,14 @@ Backends: any scheme of 'mux backends', and bare:
 Whatever uses TLS has a certificate made for the run and trusted by its pin.
 
 Examples:
-  mux bench                                           every scenario but idle; qmux, quic, h2c, h2, each beside what it rides on
+  mux bench                                           the first seven scenarios; qmux, quic, h2c, h2, each beside what it rides on
   chrt -f 10 mux bench --backend quic                 steadier figures on a busy machine (needs the right to do so)
   mux bench --backend qmux,qmux+unix --scenario bulk1,pingpong --seconds 5 --runs 5
   mux bench --scenario idle --json idle.jsonl         memory of 10,000 and 100,000 channels
   mux bench --scenario idle:500                       ... or of as many as you like
+  mux bench --scenario unread,loaded-ping             what a channel keeps beside others that are full, or busy
+  mux bench --serve 192.0.2.7:7000                    at one end of a link ...
+  mux bench --connect 192.0.2.7:7000 --seconds 10     ... and at the other
   mux bench --list                                    what the scenarios do
 ";
 

@@ -10,11 +10,14 @@ import pytest
 from mux_command import DEADLINE, wait_for
 
 NUMBERS = ["value", "min", "max", "ratio", "cpu_client_s", "cpu_server_s", "rss_client", "rss_server"]
-SCENARIOS = ["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64", "idle"]
+NUMBERS += ["budget_client", "budget_server"]
+SCENARIOS = ["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64", "idle", "unread", "loaded-ping"]
+# All of them, with few channels where their number varies.
+SMALL = [{"idle": "idle:100", "unread": "unread:8"}.get(scenario, scenario) for scenario in SCENARIOS]
 
 
 def bench(mux, *args):
-    return mux.run("bench", "--seconds", "0.2", "--runs", "1", *args, timeout=300)
+    return mux.run("bench", "--seconds", "0.05", "--runs", "1", *args, timeout=300)
 
 
 BARE = {
@@ -29,8 +32,7 @@ BARE = {
 @pytest.mark.parametrize("backend", BARE)
 def test_every_scenario_gives_a_line_beside_the_bare_transport(mux, backend, tmp_path):
     path = tmp_path / "bench.jsonl"
-    scenarios = ",".join(SCENARIOS[:-1]) + ",idle:2000"
-    ended = bench(mux, "--backend", backend, "--scenario", scenarios, "--json", str(path))
+    ended = bench(mux, "--backend", backend, "--scenario", ",".join(SMALL), "--json", str(path))
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     bare = BARE[backend]
@@ -40,10 +42,15 @@ def test_every_scenario_gives_a_line_beside_the_bare_transport(mux, backend, tmp
         assert isinstance(row["unit"], str)
         for name in NUMBERS:
             assert isinstance(row[name], (int, float)) and row[name] >= 0, (name, row)
-        timed = row["scenario"] in ("pingpong", "rr64", "churn", "churn64")
+        timed = row["scenario"] in ("pingpong", "rr64", "churn", "churn64", "loaded-ping")
         assert ("p50_us" in row, "p99_us" in row) == (timed, timed), row
+        twice = row["scenario"] in ("unread", "loaded-ping")
+        assert ("alone" in row, "of_alone" in row) == (twice, twice), row
+        assert row["less_is_better"] == (row["scenario"] in ("pingpong", "idle", "loaded-ping"))
         if row["backend"] == bare:
             assert row["ratio"] == 1
+        if row["scenario"] == "loaded-ping":
+            assert row["unit"] == "us p99" and row["value"] == row["p99_us"] and row["alone"] == row["alone_p99_us"]
         if row["scenario"] == "pingpong":
             assert row["unit"] == "us" and row["value"] == row["p50_us"]
     assert b"ratio" in ended.stdout and backend.encode() in ended.stdout
@@ -58,11 +65,31 @@ def test_json_on_stdout_is_nothing_but_json(mux):
 
 
 def test_bare_tls_is_measured_too(mux):
-    scenarios = ",".join(SCENARIOS[:-1]) + ",idle:100"
-    ended = bench(mux, "--backend", "tls", "--scenario", scenarios, "--json", "-")
+    ended = bench(mux, "--backend", "tls", "--scenario", ",".join(SMALL), "--json", "-")
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [(row["scenario"], row["baseline"]) for row in rows] == [(scenario, "tls") for scenario in SCENARIOS]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_the_server_may_be_at_the_other_end_of_a_link(mux, host):
+    there = mux.start("bench", "--serve", f"{host}:0").first_line()
+    args = ["--connect", there, "--warm-up", "0.1", "--backend", "qmux,quic,h2c,h2,tls", "--json", "-"]
+    ended = bench(mux, *args, "--scenario", "pingpong,loaded-ping")
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(rows) == 2 * 9 and all(row["value"] > 0 for row in rows), rows
+
+
+def test_a_link_that_leads_nowhere_is_a_failure(mux):
+    ended = bench(mux, "--connect", "127.0.0.1:1", "--backend", "tcp", "--scenario", "pingpong", "--json", "-")
+    row = json.loads(ended.stdout)
+    assert ended.returncode == 1 and "127.0.0.1:1" in row["error"], row
+
+
+def test_a_unix_socket_is_on_no_link(mux):
+    ended = bench(mux, "--connect", "127.0.0.1:1", "--backend", "qmux+unix")
+    assert ended.returncode == 2 and b"qmux+unix" in ended.stderr
 
 
 @pytest.mark.parametrize("backend", ["tcp", "tls"])

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::beside;
 use super::link::{Channels, Rx, Tx};
 use super::process::Snapshot;
-use super::scenario::{Kind, PING, Scenario, warm_up};
+use super::scenario::{Kind, PING, Scenario, Times};
 use super::worker::{Command, Latency, Report, Said, Trouble, say};
 
 /// What the tasks share with the one that watches the clock.
@@ -28,18 +29,19 @@ const STOPPING: u8 = 2;
 const STOP: Duration = Duration::from_secs(10);
 
 /// Latencies of one task, in nanoseconds.
-type Samples = Vec<u32>;
+pub(super) type Samples = Vec<u32>;
 
 /// Plays `scenario` over `channels` and reports.
 pub(crate) async fn run<C: Channels>(
     channels: C,
     scenario: &Scenario,
-    measured: Duration,
+    times: Times,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     match scenario.kind {
         Kind::Idle => hold(channels, scenario, commands).await,
-        _ => work(Arc::new(channels), scenario, measured, commands).await,
+        Kind::Unread | Kind::LoadedPing => beside::run(channels, scenario, times, commands).await,
+        _ => work(Arc::new(channels), scenario, times, commands).await,
     }
 }
 
@@ -73,7 +75,7 @@ async fn hold<C: Channels>(
 async fn work<C: Channels>(
     channels: Arc<C>,
     scenario: &Scenario,
-    measured: Duration,
+    times: Times,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     let shared = Arc::new(Shared::default());
@@ -89,16 +91,16 @@ async fn work<C: Channels>(
                 let (tx, rx) = channels.next().await?;
                 tasks.spawn(pingpong(tx, rx, shared));
             }
-            Kind::Churn | Kind::Idle => {
+            _ => {
                 tasks.spawn(churn(Arc::clone(&channels), shared));
             }
         }
     }
-    undisturbed(&mut tasks, tokio::time::sleep(warm_up(measured))).await?;
+    undisturbed(&mut tasks, tokio::time::sleep(times.warm_up)).await?;
     let begin = (Snapshot::take(), shared.done.load(Ordering::Relaxed));
     shared.phase.store(MEASURING, Ordering::Relaxed);
     say(&Said::Begin)?;
-    undisturbed(&mut tasks, tokio::time::sleep(measured)).await?;
+    undisturbed(&mut tasks, tokio::time::sleep(times.measured)).await?;
     let end = (Snapshot::take(), shared.done.load(Ordering::Relaxed));
     say(&Said::End)?;
     // Traffic goes on until the server has taken its figures.
@@ -126,7 +128,7 @@ async fn work<C: Channels>(
 }
 
 /// Waits for `event`; a task that ends before it has failed.
-async fn undisturbed<T>(
+pub(super) async fn undisturbed<T>(
     tasks: &mut JoinSet<io::Result<Samples>>,
     event: impl Future<Output = T>,
 ) -> Result<T, Trouble> {
@@ -146,7 +148,7 @@ fn outcome(ended: Result<io::Result<Samples>, tokio::task::JoinError>) -> Result
     }
 }
 
-fn percentiles(samples: &mut [u32]) -> Option<Latency> {
+pub(super) fn percentiles(samples: &mut [u32]) -> Option<Latency> {
     samples.sort_unstable();
     let at = |part: f64| f64::from(*samples.get((samples.len() as f64 * part) as usize)?).into();
     let micros = |nanos: Option<f64>| nanos.map(|nanos| nanos / 1000.0);
@@ -185,7 +187,7 @@ async fn churn<C: Channels>(channels: Arc<C>, shared: Arc<Shared>) -> io::Result
     Ok(clock.samples)
 }
 
-async fn read_ping(rx: &mut impl Rx) -> io::Result<()> {
+pub(super) async fn read_ping(rx: &mut impl Rx) -> io::Result<()> {
     let mut buf = [0; PING];
     let mut got = 0;
     while got < PING {

@@ -102,13 +102,15 @@ impl TcpDial {
     }
 }
 
-/// Listens on the same free port of several loopback addresses, see [`TcpDial::new`]; on one where there are no more.
-pub(crate) async fn listen_tcp() -> io::Result<Vec<TcpListener>> {
-    let mut listeners = vec![TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?];
-    let port = listeners[0].local_addr()?.port();
-    for last in 2..=8 {
-        // Taken, or not there: the others do.
-        listeners.extend(TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).await);
+/// Listens at `at`; on loopback, on the same free port of several addresses, see [`TcpDial::new`].
+pub(crate) async fn listen_tcp(at: &str) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![TcpListener::bind(at).await?];
+    let first = listeners[0].local_addr()?;
+    if first.ip() == Ipv4Addr::LOCALHOST {
+        for last in 2..=8 {
+            // Taken, or not there: the others do.
+            listeners.extend(TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), first.port())).await);
+        }
     }
     Ok(listeners)
 }

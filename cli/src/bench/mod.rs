@@ -1,12 +1,14 @@
 //! `mux bench`: what a backend costs over what it rides on, bare.
 
 mod backend;
+mod beside;
 mod client;
 mod link;
 mod process;
 mod raw_h2;
 mod raw_quinn;
 mod raw_tls;
+mod remote;
 mod report;
 mod run;
 mod scenario;
@@ -24,7 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::backend::{Backend, with_baselines};
 use self::report::{Row, table};
 use self::run::{Outcome, measure};
-use self::scenario::Scenario;
+use self::scenario::{Scenario, Times};
 use crate::exit::{Exit, print_line, stdout_failed};
 
 /// Measure backends beside what they ride on, bare
@@ -34,13 +36,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "qmux,quic,h2c,h2")]
     backend: Vec<String>,
 
-    /// What to measure, see --list; all but idle unless told
+    /// What to measure, see --list; all but idle, unread and loaded-ping unless told
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     scenario: Vec<String>,
 
     /// How long each run measures [default: 2]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
+
+    /// How long traffic runs before it is measured [default: a fifth of --seconds up to 0.5; 2 with --connect]
+    #[arg(long, value_name = "S")]
+    warm_up: Option<f64>,
 
     /// Runs of each; values are their medians [default: 3]
     #[arg(long, value_name = "N")]
@@ -54,6 +60,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "API", default_value = "rust", value_parser = ["rust"])]
     api: String,
 
+    /// Serve those who measure over a link with --connect, until interrupted; prints the address. For trusted networks
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["connect", "json", "quick", "list"])]
+    serve: Option<String>,
+
+    /// Measure over a link: the server's process runs where 'mux bench --serve' printed this address
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: Option<String>,
+
     /// A few scenarios, 0.3 s each
     #[arg(long)]
     quick: bool,
@@ -66,8 +80,11 @@ pub(crate) struct Args {
 /// Runs what was asked for, prints the table.
 pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     if args.list {
-        let lines = scenario::ALL.iter().map(|s| format!("{:9} {} ({})", s.name, s.summary, s.unit.name()));
+        let lines = scenario::ALL.iter().map(|s| format!("{:11} {} ({})", s.name, s.summary, s.unit.name()));
         return print_line(&lines.collect::<Vec<_>>().join("\n"));
+    }
+    if let Some(at) = &args.serve {
+        return remote::serve(at).await;
     }
     let plan = Plan::new(&args)?;
     let mut json = args.json.as_ref().map(Json::open).transpose()?;
@@ -97,13 +114,17 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
 struct Plan {
     backends: Vec<Backend>,
     scenarios: Vec<Scenario>,
-    measured: Duration,
+    times: Times,
     runs: usize,
+    remote: Option<String>,
 }
 
 impl Plan {
     fn new(args: &Args) -> Result<Self, Exit> {
-        let named = args.backend.iter().map(|name| Backend::parse(name)).collect::<Result<_, _>>()?;
+        let named: Vec<Backend> = args.backend.iter().map(|name| Backend::parse(name)).collect::<Result<_, _>>()?;
+        if let (Some(backend), Some(_)) = (named.iter().find(|backend| backend.wants_path()), &args.connect) {
+            return Err(Exit::usage(format!("--connect: {} is a Unix socket, which no link carries", backend.name())));
+        }
         let names: Vec<&str> = match (args.scenario.as_slice(), args.quick) {
             ([], true) => scenario::QUICK.to_vec(),
             ([], false) => scenario::DEFAULT.to_vec(),
@@ -114,6 +135,13 @@ impl Plan {
         if !(0.01..=3600.0).contains(&seconds) {
             return Err(Exit::usage(format!("--seconds {seconds}: 0.01 to 3600 is allowed")));
         }
+        let mut times = Times::of_loopback(Duration::from_secs_f64(seconds));
+        if let Some(seconds) = args.warm_up.or(args.connect.is_some().then_some(2.0)) {
+            if !(0.0..=3600.0).contains(&seconds) {
+                return Err(Exit::usage(format!("--warm-up {seconds}: 0 to 3600 is allowed")));
+            }
+            times.warm_up = Duration::from_secs_f64(seconds);
+        }
         let runs = args.runs.unwrap_or(3);
         if !(1..=1000).contains(&runs) {
             return Err(Exit::usage(format!("--runs {runs}: 1 to 1000 is allowed")));
@@ -121,8 +149,9 @@ impl Plan {
         Ok(Self {
             backends: with_baselines(named),
             scenarios: scenarios.concat(),
-            measured: Duration::from_secs_f64(seconds),
+            times,
             runs,
+            remote: args.connect.clone(),
         })
     }
 
@@ -133,7 +162,7 @@ impl Plan {
             for (backend, outcomes) in self.backends.iter().zip(&mut outcomes) {
                 let what = format!("{} {}, run {round} of {}", scenario.label(), backend.name(), self.runs);
                 progress.begin(&what);
-                let outcome = measure(backend, scenario, self.measured).await;
+                let outcome = measure(backend, scenario, self.times, self.remote.as_deref()).await;
                 progress.end(&what, &outcome, scenario);
                 outcomes.push(outcome);
             }

@@ -63,7 +63,7 @@ pub(super) async fn accept(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scenario: &Scenario,
 ) -> Result<Accepting, Trouble> {
-    let channels = u32::try_from(scenario.channels).unwrap_or(u32::MAX).max(CHANNELS);
+    let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
     let shaken = server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

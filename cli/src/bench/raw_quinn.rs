@@ -1,7 +1,7 @@
 //! quinn without libmux: what a program of its own would do, with the settings that the backend uses.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use libmux::TlsConfig;
@@ -35,11 +35,11 @@ pub(super) struct Opening {
 pub(super) struct Accepting(Connection);
 
 /// A listener, and where it can be dialed.
-pub(super) fn listen(tls: &TlsConfig, scenario: &Scenario) -> Result<(Endpoint, SocketAddr), Trouble> {
+pub(super) fn listen(at: SocketAddr, tls: &TlsConfig, scenario: &Scenario) -> Result<(Endpoint, SocketAddr), Trouble> {
     let crypto = QuicServerConfig::try_from(tls::server_config(tls, QUIC)?).map_err(failed)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(transport(scenario));
-    let endpoint = endpoint(Some(server))?;
+    let endpoint = endpoint(at, Some(server))?;
     let address = endpoint.local_addr()?;
     Ok((endpoint, address))
 }
@@ -55,12 +55,13 @@ pub(super) async fn dial(to: SocketAddr, tls: &TlsConfig, scenario: &Scenario) -
     let crypto = QuicClientConfig::try_from(tls::client_config(tls, QUIC)?).map_err(failed)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
     client.transport_config(transport(scenario));
-    let connecting = endpoint(None)?.connect_with(client, to, "localhost").map_err(failed)?;
+    let from: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let connecting = endpoint((from, 0).into(), None)?.connect_with(client, to, "localhost").map_err(failed)?;
     Ok(Opening { conn: connecting.await.map_err(failed)?, announce: scenario.kind == Kind::Idle })
 }
 
 fn transport(scenario: &Scenario) -> Arc<TransportConfig> {
-    let channels = u32::try_from(scenario.channels).unwrap_or(u32::MAX).max(CHANNELS);
+    let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(channels))
@@ -72,12 +73,12 @@ fn transport(scenario: &Scenario) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn endpoint(server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+fn endpoint(at: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
     // Wanted, not needed: the system may allow less.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.bind(&at.into())?;
     Endpoint::new(EndpointConfig::default(), server, socket.into(), Arc::new(TokioRuntime))
 }
 

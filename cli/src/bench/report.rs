@@ -14,6 +14,8 @@ pub(crate) struct Row {
     channels: usize,
     api: String,
     unit: &'static str,
+    /// Whether a smaller value is better; a ratio above 1 always is.
+    less_is_better: bool,
     /// The median of the runs; `null` when there is none.
     value: Option<f64>,
     min: Option<f64>,
@@ -22,6 +24,15 @@ pub(crate) struct Row {
     p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99_us: Option<f64>,
+    /// Where a load came beside it: the value before, how good the value is beside that (above 1 is better), and latencies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alone: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_alone: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alone_p50_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alone_p99_us: Option<f64>,
     /// What it rides on, bare.
     baseline: Option<&'static str>,
     /// The median of the ratios to the baseline's run of the same round; above 1 is better.
@@ -31,6 +42,9 @@ pub(crate) struct Row {
     /// Bytes: the peak, or in `idle` what a channel adds.
     rss_client: Option<u64>,
     rss_server: Option<u64>,
+    /// Bytes charged to the library's budget of the process at the end.
+    budget_client: Option<u64>,
+    budget_server: Option<u64>,
     /// How many runs the figures are made of.
     runs: usize,
     /// Why there are no figures, where the machine cannot do it.
@@ -68,17 +82,26 @@ impl Row {
             channels: scenario.channels,
             api: api.to_owned(),
             unit: scenario.unit.name(),
+            less_is_better: scenario.unit.less_is_better(),
             min: values.iter().copied().reduce(f64::min),
             max: values.iter().copied().reduce(f64::max),
             value: median(values),
             p50_us: latency(|run| Some(run.latency?.p50_us)),
             p99_us: latency(|run| Some(run.latency?.p99_us)),
+            alone: latency(|run| Some(run.alone?.value)),
+            of_alone: median(
+                runs.iter().filter_map(|run| Some(scenario.unit.ratio(run.value, run.alone?.value))).collect(),
+            ),
+            alone_p50_us: latency(|run| Some(run.alone?.latency?.p50_us)),
+            alone_p99_us: latency(|run| Some(run.alone?.latency?.p99_us)),
             baseline: backend.baseline().map(|bare| bare.name()),
             ratio,
             cpu_client_s: middle(|run| run.cpu_client_s),
             cpu_server_s: middle(|run| run.cpu_server_s),
             rss_client: middle(|run| run.rss_client).map(|bytes| bytes as u64),
             rss_server: middle(|run| run.rss_server).map(|bytes| bytes as u64),
+            budget_client: middle(|run| run.budget_client).map(|bytes| bytes as u64),
+            budget_server: middle(|run| run.budget_server).map(|bytes| bytes as u64),
             runs: runs.len(),
             skipped: why(|outcome| match outcome {
                 Outcome::Skipped(why) => Some(why),
@@ -92,9 +115,9 @@ impl Row {
     }
 
     fn cells(&self) -> [String; COLUMNS.len()] {
-        let scenario = match self.unit {
-            unit if unit == Unit::BytesPerChannel.name() => format!("{} {}", self.scenario, self.channels),
-            _ => self.scenario.to_owned(),
+        let scenario = match self.scenario {
+            "idle" | "unread" => format!("{} {}", self.scenario, self.channels),
+            name => name.to_owned(),
         };
         let size = |bytes: Option<u64>| match bytes {
             None => String::new(),
@@ -107,9 +130,11 @@ impl Row {
             scenario,
             self.backend.clone(),
             self.value.map(number).unwrap_or_default(),
-            self.unit.to_owned(),
+            format!("{} {}", self.unit, if self.less_is_better { "-" } else { "+" }),
             self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
             self.min.zip(self.max).map(|(min, max)| format!("{}..{}", number(min), number(max))).unwrap_or_default(),
+            self.alone.map(number).unwrap_or_default(),
+            self.of_alone.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
             self.p50_us.map(number).unwrap_or_default(),
             self.p99_us.map(number).unwrap_or_default(),
             seconds(self.cpu_client_s),
@@ -120,11 +145,20 @@ impl Row {
     }
 }
 
-const COLUMNS: [&str; 12] = [
-    "scenario", "backend", "value", "unit", "ratio", "min..max", "p50 us", "p99 us", "cpu c", "cpu s", "rss c", "rss s",
+const COLUMNS: [&str; 14] = [
+    "scenario", "backend", "value", "unit", "ratio", "min..max", "alone", "of it", "p50 us", "p99 us", "cpu c",
+    "cpu s", "rss c", "rss s",
 ];
 /// The columns that hold words; numbers are set to the right.
-const WORDS: [bool; 12] = [true, true, false, true, false, false, false, false, false, false, false, false];
+const WORDS: [bool; 14] =
+    [true, true, false, true, false, false, false, false, false, false, false, false, false, false];
+
+const LEGEND: &str = "\
+unit: + more is better, - less is better. ratio: how many times as good as the bare transport or library in the same round; \
+above 1 is better
+for every unit (throughput: value / bare; latency and memory: bare / value). alone: the value before the load came beside it; \
+of it: how good the value is
+beside that, above 1 is better. cpu, rss: seconds and memory of client and server.";
 
 /// The rows for people.
 pub(crate) fn table(rows: &[Row]) -> String {
@@ -151,9 +185,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
         text.push('\n');
     }
-    text.push_str(
-        "ratio: to the bare transport or library in the same round, above 1 is better; cpu: seconds of client and server",
-    );
+    text.push_str(LEGEND);
     text
 }
 
@@ -192,8 +224,17 @@ mod tests {
     use super::*;
 
     fn run(value: f64) -> Outcome {
-        let zero = Run { value, latency: None, cpu_client_s: 0.0, cpu_server_s: 0.0, rss_client: 0.0, rss_server: 0.0 };
-        Outcome::Measured(zero)
+        Outcome::Measured(Run {
+            value,
+            latency: None,
+            alone: None,
+            cpu_client_s: 0.0,
+            cpu_server_s: 0.0,
+            rss_client: 0.0,
+            rss_server: 0.0,
+            budget_client: 0.0,
+            budget_server: 0.0,
+        })
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, Command};
 
 use super::backend::Backend;
-use super::scenario::{Scenario, Unit, warm_up};
+use super::remote;
+use super::scenario::{Kind, Scenario, Times, Unit};
 use super::worker::{Latency, Report, Said};
 
 /// What came of a run.
@@ -30,67 +31,99 @@ pub(crate) struct Run {
     pub(crate) value: f64,
     /// Where single operations are timed.
     pub(crate) latency: Option<Latency>,
+    /// The same before there was a load beside it, where there is one.
+    pub(crate) alone: Option<Alone>,
     /// Processor time while it was measured.
     pub(crate) cpu_client_s: f64,
     pub(crate) cpu_server_s: f64,
     /// Peak resident bytes of a process; where the unit is bytes a channel, what a channel adds.
     pub(crate) rss_client: f64,
     pub(crate) rss_server: f64,
+    /// Bytes charged to the library's budget at the end; 0 without libmux.
+    pub(crate) budget_client: f64,
+    pub(crate) budget_server: f64,
+}
+
+/// What was measured without the load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alone {
+    /// In the scenario's unit.
+    pub(crate) value: f64,
+    pub(crate) latency: Option<Latency>,
 }
 
 /// How long a worker may be silent beyond what it measures.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Starts both processes, lets them measure, ends them.
-pub(crate) async fn measure(backend: &Backend, scenario: &Scenario, measured: Duration) -> Outcome {
-    let place = Place::new(backend);
-    let patience = PATIENCE + measured + warm_up(measured);
-    match exchange(backend, scenario, measured, &place.name, patience).await {
-        Ok((client, server)) => Outcome::Measured(figures(scenario, &client, &server)),
+/// Starts both processes, lets them measure, ends them. With `remote`, the server's is started there.
+pub(crate) async fn measure(backend: &Backend, scenario: &Scenario, times: Times, remote: Option<&str>) -> Outcome {
+    match exchange(backend, scenario, times, remote).await {
+        Ok(intervals) => match intervals.as_slice() {
+            [once] => Outcome::Measured(figures(scenario, once)),
+            [alone, beside] => {
+                let Run { value, latency, .. } = figures(scenario, alone);
+                let alone = Some(Alone { value, latency });
+                Outcome::Measured(Run { alone, ..figures(scenario, beside) })
+            }
+            _ => Outcome::Failed("nothing was measured".to_owned()),
+        },
         Err(outcome) => outcome,
     }
+}
+
+/// What both ends report of the same interval.
+struct Interval {
+    client: Report,
+    server: Report,
 }
 
 async fn exchange(
     backend: &Backend,
     scenario: &Scenario,
-    measured: Duration,
-    place: &str,
-    patience: Duration,
-) -> Result<(Report, Report), Outcome> {
-    let mut server = Worker::start("server", backend, scenario, measured, &backend.address(place))?;
+    times: Times,
+    remote: Option<&str>,
+) -> Result<Vec<Interval>, Outcome> {
+    let patience = PATIENCE + times.measured + times.warm_up;
+    let place = Place::new(backend);
+    let mut server = match remote {
+        None => Worker::start("server", backend, scenario, times, &backend.address(&place.name))?,
+        Some(at) => Worker::order(at, backend, scenario).await?,
+    };
     let address = match server.hear(patience).await? {
         Said::Listening(address) => address,
         other => return Err(server.confused(&other)),
     };
-    let mut client = Worker::start("client", backend, scenario, measured, &address)?;
-    match client.hear(patience).await? {
-        Said::Begin => server.tell("begin").await?,
-        other => return Err(client.confused(&other)),
+    let mut client = Worker::start("client", backend, scenario, times, &address)?;
+    let mut intervals = Vec::new();
+    for _ in 0..=usize::from(scenario.is_beside()) {
+        match client.hear(patience).await? {
+            Said::Begin => server.tell("begin").await?,
+            other => return Err(client.confused(&other)),
+        }
+        match client.hear(patience).await? {
+            Said::End => server.tell("end").await?,
+            other => return Err(client.confused(&other)),
+        }
+        let served = match server.hear(patience).await? {
+            Said::Report(report) => report,
+            other => return Err(server.confused(&other)),
+        };
+        client.tell("end").await?;
+        match client.hear(patience).await? {
+            Said::Report(driven) => intervals.push(Interval { client: driven, server: served }),
+            other => return Err(client.confused(&other)),
+        }
     }
-    match client.hear(patience).await? {
-        Said::End => server.tell("end").await?,
-        other => return Err(client.confused(&other)),
-    }
-    let served = match server.hear(patience).await? {
-        Said::Report(report) => report,
-        other => return Err(server.confused(&other)),
-    };
-    client.tell("end").await?;
-    let driven = match client.hear(patience).await? {
-        Said::Report(report) => report,
-        other => return Err(client.confused(&other)),
-    };
     client.dismiss().await;
     server.dismiss().await;
-    Ok((driven, served))
+    Ok(intervals)
 }
 
-fn figures(scenario: &Scenario, client: &Report, server: &Report) -> Run {
+fn figures(scenario: &Scenario, Interval { client, server }: &Interval) -> Run {
     let per_second = |report: &Report| report.count as f64 / report.elapsed_s;
     let per_channel = |report: &Report| report.rss_grown as f64 / scenario.channels as f64;
     let size = match scenario.kind {
-        super::scenario::Kind::Stream { size } => size as f64,
+        Kind::Stream { size } => size as f64,
         _ => 1.0,
     };
     let value = match scenario.unit {
@@ -98,6 +131,7 @@ fn figures(scenario: &Scenario, client: &Report, server: &Report) -> Run {
         Unit::MessagesPerSecond => per_second(server) / size,
         Unit::PerSecond(_) => per_second(client),
         Unit::Microseconds => client.latency.map_or(f64::NAN, |latency| latency.p50_us),
+        Unit::Microseconds99 => client.latency.map_or(f64::NAN, |latency| latency.p99_us),
         Unit::BytesPerChannel => per_channel(client).max(per_channel(server)),
     };
     let rss = |report: &Report| match scenario.unit {
@@ -107,10 +141,13 @@ fn figures(scenario: &Scenario, client: &Report, server: &Report) -> Run {
     Run {
         value,
         latency: client.latency,
+        alone: None,
         cpu_client_s: client.cpu_s,
         cpu_server_s: server.cpu_s,
         rss_client: rss(client),
         rss_server: rss(server),
+        budget_client: client.budget as f64,
+        budget_server: server.budget as f64,
     }
 }
 
@@ -141,12 +178,13 @@ impl Drop for Place {
     }
 }
 
-/// A child process with its two pipes; killed when dropped, so that Ctrl-C leaves nothing behind.
+/// A process and the two ways to talk with it: a child, killed when dropped, so that Ctrl-C leaves nothing behind; or one
+/// at the other end of a link, which ends with the connection.
 struct Worker {
     role: &'static str,
-    child: Child,
-    stdin: ChildStdin,
-    stdout: Lines<BufReader<ChildStdout>>,
+    child: Option<Child>,
+    to: Box<dyn AsyncWrite + Send + Unpin>,
+    from: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
 }
 
 impl Worker {
@@ -154,33 +192,53 @@ impl Worker {
         role: &'static str,
         backend: &Backend,
         scenario: &Scenario,
-        measured: Duration,
+        times: Times,
         at: &str,
     ) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::Failed(format!("cannot start the {role}: {error}"));
         let this = std::env::current_exe().map_err(|error| failed(&error))?;
         let mut child = Command::new(this)
             .args(["bench-worker", role, "--backend", backend.name(), "--scenario", &scenario.label(), "--at", at])
-            .args(["--seconds", &measured.as_secs_f64().to_string()])
+            .args(["--seconds", &times.measured.as_secs_f64().to_string()])
+            .args(["--warm-up", &times.warm_up.as_secs_f64().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(&error))?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => Ok(Self { role, child, stdin, stdout: BufReader::new(stdout).lines() }),
+            (Some(stdin), Some(stdout)) => Ok(Self::new(role, Some(child), Box::new(stdin), Box::new(stdout))),
             _ => Err(failed(&"no pipes")),
         }
+    }
+
+    async fn order(at: &str, backend: &Backend, scenario: &Scenario) -> Result<Self, Outcome> {
+        match remote::order(at, backend.name(), &scenario.label()).await {
+            Ok((to, from)) => Ok(Self::new("server", None, Box::new(to), Box::new(from))),
+            Err(error) => Err(Outcome::Failed(format!("nothing is served at {at}: {error}"))),
+        }
+    }
+
+    fn new(
+        role: &'static str,
+        child: Option<Child>,
+        to: Box<dyn AsyncWrite + Send + Unpin>,
+        from: Box<dyn AsyncRead + Send + Unpin>,
+    ) -> Self {
+        Self { role, child, to, from: BufReader::new(from).lines() }
     }
 
     /// The worker's next word; its troubles are the run's.
     async fn hear(&mut self, patience: Duration) -> Result<Said, Outcome> {
         let failed = |what: String| Err(Outcome::Failed(format!("the {} {what}", self.role)));
-        let line = match tokio::time::timeout(patience, self.stdout.next_line()).await {
+        let line = match tokio::time::timeout(patience, self.from.next_line()).await {
             Err(_) => return failed(format!("was silent for {} s", patience.as_secs())),
             Ok(Err(error)) => return failed(format!("cannot be heard: {error}")),
             Ok(Ok(None)) => {
-                let status = self.child.wait().await.map_or_else(|error| error.to_string(), |s| s.to_string());
+                let status = match &mut self.child {
+                    Some(child) => child.wait().await.map_or_else(|error| error.to_string(), |s| s.to_string()),
+                    None => "at the other end of the link; see what is said there".to_owned(),
+                };
                 return failed(format!("ended without a report ({status})"));
             }
             Ok(Ok(Some(line))) => line,
@@ -194,7 +252,7 @@ impl Worker {
     }
 
     async fn tell(&mut self, command: &str) -> Result<(), Outcome> {
-        let told = self.stdin.write_all(format!("{command}\n").as_bytes()).await;
+        let told = self.to.write_all(format!("{command}\n").as_bytes()).await;
         told.map_err(|error| Outcome::Failed(format!("the {} does not listen: {error}", self.role)))
     }
 
@@ -202,11 +260,13 @@ impl Worker {
         Outcome::Failed(format!("the {} said {said:?} out of turn", self.role))
     }
 
-    /// Closes its stdin, which is its sign to exit, and waits a moment.
+    /// Hangs up, which is its sign to exit, and waits a moment.
     async fn dismiss(self) {
-        let Self { mut child, stdin, .. } = self;
-        drop(stdin);
-        // Dropping a child that is still there kills it.
-        let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+        let Self { child, to, .. } = self;
+        drop(to);
+        if let Some(mut child) = child {
+            // Dropping a child that is still there kills it.
+            let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+        }
     }
 }

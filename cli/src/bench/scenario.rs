@@ -15,6 +15,10 @@ pub(crate) enum Kind {
     Churn,
     /// Channels that are open and say nothing.
     Idle,
+    /// Writes of 64 KiB on one channel, at first alone, then beside channels that are full because nobody reads them.
+    Unread,
+    /// 64 bytes there and back on one channel, at first alone, then beside one that writes 64 KiB as fast as they are taken.
+    LoadedPing,
 }
 
 /// How a value is made of what the two processes report.
@@ -28,6 +32,8 @@ pub(crate) enum Unit {
     PerSecond(&'static str),
     /// The median of the client's latencies.
     Microseconds,
+    /// What the slowest in a hundred of the client's operations takes.
+    Microseconds99,
     /// What one channel adds to the larger of the two processes.
     BytesPerChannel,
 }
@@ -40,16 +46,19 @@ impl Unit {
             Self::MessagesPerSecond => "msg/s",
             Self::PerSecond(what) => what,
             Self::Microseconds => "us",
+            Self::Microseconds99 => "us p99",
             Self::BytesPerChannel => "B/channel",
         }
     }
 
+    /// Whether a smaller value is the better one.
+    pub(crate) fn less_is_better(self) -> bool {
+        matches!(self, Self::Microseconds | Self::Microseconds99 | Self::BytesPerChannel)
+    }
+
     /// How much better `value` is than `baseline`: above 1 is better, whatever the unit.
     pub(crate) fn ratio(self, value: f64, baseline: f64) -> f64 {
-        match self {
-            Self::Microseconds | Self::BytesPerChannel => baseline / value,
-            _ => value / baseline,
-        }
+        if self.less_is_better() { baseline / value } else { value / baseline }
     }
 }
 
@@ -70,7 +79,8 @@ pub(crate) struct Scenario {
 
 /// Bytes there and back in the scenarios that ask and answer.
 pub(crate) const PING: usize = 64;
-const BULK: usize = 64 * 1024;
+/// Bytes a write where only the amount counts.
+pub(crate) const BULK: usize = 64 * 1024;
 const SMALL: usize = 128;
 
 /// Every scenario, in the order of the table.
@@ -131,9 +141,24 @@ pub(crate) const ALL: &[Scenario] = &[
         channels: 10_000,
         unit: Unit::BytesPerChannel,
     },
+    Scenario {
+        name: "unread",
+        summary: "bulk1 beside 1, 64 and 1,000 channels that are full and that nobody reads (unread:N for N); alone: before",
+        kind: Kind::Unread,
+        channels: 1,
+        unit: Unit::MebibytesPerSecond,
+    },
+    Scenario {
+        name: "loaded-ping",
+        summary: "pingpong beside a channel of bulk1; the value is the 99th percentile; alone: before the other began",
+        kind: Kind::LoadedPing,
+        channels: 1,
+        unit: Unit::Microseconds99,
+    },
 ];
 
 const IDLE_CHANNELS: [usize; 2] = [10_000, 100_000];
+const UNREAD_CHANNELS: [usize; 3] = [1, 64, 1_000];
 
 /// What runs when nobody says what.
 pub(crate) const DEFAULT: &[&str] = &["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64"];
@@ -141,7 +166,7 @@ pub(crate) const DEFAULT: &[&str] = &["bulk1", "bulk100", "small", "pingpong", "
 pub(crate) const QUICK: &[&str] = &["bulk1", "small", "pingpong", "churn64"];
 
 impl Scenario {
-    /// The scenarios that `text` names: `idle` alone stands for two.
+    /// The scenarios that `text` names: `idle` alone stands for two, `unread` for three.
     ///
     /// # Errors
     /// A usage error that lists what exists.
@@ -154,32 +179,51 @@ impl Scenario {
         let with = |channels| Self { channels, ..found.clone() };
         match (found.kind, channels) {
             (Kind::Idle, None) => Ok(IDLE_CHANNELS.into_iter().map(with).collect()),
-            (Kind::Idle, Some(text)) => match text.parse() {
+            (Kind::Unread, None) => Ok(UNREAD_CHANNELS.into_iter().map(with).collect()),
+            (Kind::Idle | Kind::Unread, Some(text)) => match text.parse() {
                 Ok(channels @ 1..=1_000_000) => Ok(vec![with(channels)]),
-                _ => Err(Exit::usage(format!("scenario idle:{text}: 1 to 1000000 channels are allowed"))),
+                _ => Err(Exit::usage(format!("scenario {name}:{text}: 1 to 1000000 channels are allowed"))),
             },
             (_, None) => Ok(vec![found.clone()]),
-            (_, Some(_)) => Err(Exit::usage(format!("scenario {name} takes no number of channels; idle does"))),
+            (_, Some(_)) => {
+                Err(Exit::usage(format!("scenario {name} takes no number of channels; idle and unread do")))
+            }
         }
     }
 
     /// As people and worker processes call it, the number of channels included where it varies.
     pub(crate) fn label(&self) -> String {
         match self.kind {
-            Kind::Idle => format!("{}:{}", self.name, self.channels),
+            Kind::Idle | Kind::Unread => format!("{}:{}", self.name, self.channels),
             _ => self.name.to_owned(),
         }
     }
 
-    /// Whether the server echoes.
-    pub(crate) fn echoes(&self) -> bool {
-        matches!(self.kind, Kind::PingPong | Kind::Churn)
+    /// Whether it is measured twice: alone, then beside a load.
+    pub(crate) fn is_beside(&self) -> bool {
+        matches!(self.kind, Kind::Unread | Kind::LoadedPing)
+    }
+
+    /// Channels that are open at the same time, all told.
+    pub(crate) fn at_once(&self) -> usize {
+        self.channels + usize::from(self.is_beside())
     }
 }
 
-/// How long traffic runs before it is measured.
-pub(crate) fn warm_up(measured: Duration) -> Duration {
-    (measured / 5).clamp(Duration::from_millis(50), Duration::from_millis(500))
+/// How long a run takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Traffic runs before it is measured.
+    pub(crate) warm_up: Duration,
+    /// It is measured.
+    pub(crate) measured: Duration,
+}
+
+impl Times {
+    /// Loopback is warm at once.
+    pub(crate) fn of_loopback(measured: Duration) -> Self {
+        Self { warm_up: (measured / 5).clamp(Duration::from_millis(50), Duration::from_millis(500)), measured }
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +236,8 @@ mod tests {
         let idle: Vec<_> = Scenario::parse("idle").expect("known").iter().map(Scenario::label).collect();
         assert_eq!(idle, ["idle:10000", "idle:100000"]);
         assert_eq!(Scenario::parse("idle:7").expect("known")[0].channels, 7);
+        let unread: Vec<_> = Scenario::parse("unread").expect("known").iter().map(Scenario::label).collect();
+        assert_eq!(unread, ["unread:1", "unread:64", "unread:1000"]);
         for bad in ["", "bulk", "bulk1:3", "idle:0", "idle:x"] {
             assert!(Scenario::parse(bad).is_err(), "{bad}");
         }
@@ -204,6 +250,7 @@ mod tests {
     fn above_one_is_better_in_every_unit() {
         assert!(Unit::MebibytesPerSecond.ratio(2.0, 1.0) > 1.0);
         assert!(Unit::Microseconds.ratio(10.0, 20.0) > 1.0);
+        assert!(Unit::Microseconds99.ratio(10.0, 20.0) > 1.0);
         assert!(Unit::BytesPerChannel.ratio(10.0, 20.0) > 1.0);
     }
 }

@@ -20,6 +20,39 @@ const ECHO_READ: usize = 1024;
 /// How long idle channels may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
+/// What is done with a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Serve {
+    /// Its bytes are counted.
+    Count = b'c',
+    /// Its bytes are sent back.
+    Echo = b'e',
+    /// It is not read.
+    Nobody = b'n',
+}
+
+impl Serve {
+    /// What `scenario` asks for; `None` where each channel's first byte says it.
+    fn asked(scenario: &Scenario) -> Option<Self> {
+        match scenario.kind {
+            Kind::Stream { .. } => Some(Self::Count),
+            Kind::PingPong | Kind::Churn => Some(Self::Echo),
+            Kind::Idle => Some(Self::Nobody),
+            Kind::Unread | Kind::LoadedPing => None,
+        }
+    }
+
+    async fn first_byte(rx: &mut impl Rx) -> io::Result<Self> {
+        let mut byte = [0];
+        rx.read(&mut byte).await?;
+        [Self::Count, Self::Echo, Self::Nobody]
+            .into_iter()
+            .find(|serve| *serve as u8 == byte[0])
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the channel does not say what to do with it"))
+    }
+}
+
 #[derive(Default)]
 struct Seen {
     /// Bytes received.
@@ -84,15 +117,29 @@ async fn accept<C: Channels>(channels: C, scenario: Scenario, seen: Arc<Seen>) {
                 seen.held.fetch_add(1, Ordering::Relaxed);
             }
             Ok((tx, rx)) => {
-                let (echoes, seen) = (scenario.echoes(), Arc::clone(&seen));
+                let (asked, seen) = (Serve::asked(&scenario), Arc::clone(&seen));
                 tokio::spawn(async move {
-                    let served = if echoes { echo(tx, rx).await } else { count(tx, rx, &seen.bytes).await };
-                    if let Err(error) = served {
+                    if let Err(error) = serve(tx, rx, asked, &seen).await {
                         note(&seen, format!("a channel failed: {error}"));
                     }
                 });
             }
             Err(error) => return note(&seen, format!("no more channels: {error}")),
+        }
+    }
+}
+
+async fn serve(tx: impl Tx, mut rx: impl Rx, asked: Option<Serve>, seen: &Seen) -> io::Result<()> {
+    let asked = match asked {
+        Some(asked) => asked,
+        None => Serve::first_byte(&mut rx).await?,
+    };
+    match asked {
+        Serve::Count => count(tx, rx, &seen.bytes).await,
+        Serve::Echo => echo(tx, rx).await,
+        Serve::Nobody => {
+            let _held = (tx, rx);
+            std::future::pending().await
         }
     }
 }

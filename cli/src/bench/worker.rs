@@ -5,6 +5,7 @@
 //! server  <- begin                      client  End              traffic still runs
 //! server  <- end, Report                client  <- end, Report   traffic may stop
 //! ```
+//! Scenarios that are measured twice say Begin, End and Report twice.
 //! A worker whose stdin ends has lost its parent and exits.
 
 use std::io::{self, BufRead as _, Write as _};
@@ -22,7 +23,7 @@ use super::backend::{Backend, Bare};
 use super::link::{Accepting, Opening, TcpDial, UnixDial, listen_tcp};
 use super::process::{Snapshot, raise_descriptor_limit};
 use super::raw_tls::{TlsDial, TlsListen};
-use super::scenario::{Kind, Scenario};
+use super::scenario::{Kind, Scenario, Times};
 use super::{client, raw_h2, raw_quinn, raw_tls, secure, server};
 use crate::cert::with_option;
 use crate::exit::Exit;
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// How long to measure
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// How long traffic runs before
+    #[arg(long, default_value_t = 0.2)]
+    warm_up: f64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -82,6 +86,8 @@ pub(crate) struct Report {
     pub(crate) rss_peak: u64,
     /// What its resident memory grew by meanwhile.
     pub(crate) rss_grown: u64,
+    /// Bytes charged to the library's budget for the process.
+    pub(crate) budget: u64,
     /// Latencies of single operations, in microseconds.
     pub(crate) latency: Option<Latency>,
 }
@@ -101,6 +107,7 @@ impl Report {
             cpu_s: end.cpu_s - begin.cpu_s,
             rss_peak: end.rss_peak,
             rss_grown: end.rss.saturating_sub(begin.rss),
+            budget: Budget::process().used(),
             ..Self::default()
         }
     }
@@ -134,14 +141,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
         [scenario] => scenario.clone(),
         _ => return Err(Exit::usage("a worker runs one scenario; give idle:N")),
     };
-    let measured = Duration::try_from_secs_f64(args.seconds).map_err(|error| Exit::usage(error.to_string()))?;
+    let seconds = |text| Duration::try_from_secs_f64(text).map_err(|error| Exit::usage(error.to_string()));
+    let times = Times { warm_up: seconds(args.warm_up)?, measured: seconds(args.seconds)? };
     let descriptors = raise_descriptor_limit();
     let commands = commands();
     let played = match enough_descriptors(&backend, &scenario, descriptors) {
         Err(trouble) => Err(trouble),
         Ok(()) => match args.role {
             Role::Server => serve(&backend, &scenario, &args.at, commands).await,
-            Role::Client => drive(&backend, &scenario, &args.at, measured, commands).await,
+            Role::Client => drive(&backend, &scenario, &args.at, times, commands).await,
         },
     };
     match played {
@@ -189,10 +197,10 @@ fn enough_descriptors(backend: &Backend, scenario: &Scenario, limit: Option<u64>
     /// What a process holds beside its connections.
     const SPARE: u64 = 64;
     match (backend, limit) {
-        (Backend::Bare(bare), Some(limit)) if bare.connects_each() && scenario.channels as u64 + SPARE > limit => {
+        (Backend::Bare(bare), Some(limit)) if bare.connects_each() && scenario.at_once() as u64 + SPARE > limit => {
             Err(Trouble::Skip(format!(
                 "{} connections over bare {} need as many file descriptors in a process; {limit} are allowed here",
-                scenario.channels,
+                scenario.at_once(),
                 bare.name()
             )))
         }
@@ -208,21 +216,21 @@ async fn serve(
 ) -> Result<(), Trouble> {
     match backend {
         Backend::Bare(Bare::Tcp) => {
-            let listeners = listen_tcp().await?;
+            let listeners = listen_tcp(at).await?;
             say(&Said::Listening(addresses(&listeners)?))?;
             server::run(listeners, scenario, commands).await
         }
         Backend::Bare(Bare::Tls) => {
             let (tls, pin) = secure::presented()?;
             let acceptor = Arc::new(raw_tls::acceptor(&tls, secure::NOTHING)?);
-            let listeners = listen_tcp().await?;
+            let listeners = listen_tcp(at).await?;
             say(&Said::Listening(with_option(&addresses(&listeners)?, &pin)))?;
             let listeners = listeners.into_iter().map(|listener| TlsListen::new(listener, &acceptor));
             server::run(listeners.collect(), scenario, commands).await
         }
         Backend::Bare(Bare::Quinn) => {
             let (tls, pin) = secure::presented()?;
-            let (endpoint, address) = raw_quinn::listen(&tls, scenario)?;
+            let (endpoint, address) = raw_quinn::listen(address(at)?, &tls, scenario)?;
             say(&Said::Listening(with_option(&address.to_string(), &pin)))?;
             let accepting = raw_quinn::accept(&endpoint).await?;
             server::run(vec![accepting], scenario, commands).await
@@ -265,34 +273,34 @@ async fn drive(
     backend: &Backend,
     scenario: &Scenario,
     at: &str,
-    measured: Duration,
+    times: Times,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     match backend {
-        Backend::Bare(Bare::Tcp) => client::run(dial_tcp(at)?, scenario, measured, commands).await,
+        Backend::Bare(Bare::Tcp) => client::run(dial_tcp(at)?, scenario, times, commands).await,
         Backend::Bare(Bare::Tls) => {
             let (at, tls) = secure::trusted(at)?;
-            client::run(TlsDial::new(dial_tcp(at)?, &tls)?, scenario, measured, commands).await
+            client::run(TlsDial::new(dial_tcp(at)?, &tls)?, scenario, times, commands).await
         }
         Backend::Bare(Bare::Quinn) => {
             let (at, tls) = secure::trusted(at)?;
             let opening = raw_quinn::dial(address(at)?, &tls, scenario).await?;
-            client::run(opening, scenario, measured, commands).await
+            client::run(opening, scenario, times, commands).await
         }
         Backend::Bare(Bare::H2) => {
             let tcp = dial_tcp(at)?.connect().await?;
-            client::run(raw_h2::dial(tcp).await?, scenario, measured, commands).await
+            client::run(raw_h2::dial(tcp).await?, scenario, times, commands).await
         }
         Backend::Bare(Bare::H2Tls) => {
             let (at, tls) = secure::trusted(at)?;
             let connector = raw_tls::connector(&tls, secure::HTTP2)?;
             let stream = raw_tls::connect(dial_tcp(at)?.connect().await?, &connector).await?;
-            client::run(raw_h2::dial(stream).await?, scenario, measured, commands).await
+            client::run(raw_h2::dial(stream).await?, scenario, times, commands).await
         }
-        Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, measured, commands).await,
+        Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, times, commands).await,
         Backend::Mux(_) => {
             let session = libmux::dial(at, &config(scenario)).await?;
-            client::run(Opening(session), scenario, measured, commands).await
+            client::run(Opening(session), scenario, times, commands).await
         }
     }
 }
@@ -311,7 +319,7 @@ fn address(at: &str) -> Result<SocketAddr, Trouble> {
     at.parse().map_err(|error| Trouble::Fail(format!("{at}: {error}")))
 }
 
-/// The defaults, which is what users get; only the masses of idle channels need limits raised.
+/// The defaults, which is what users get; only masses of channels need limits raised.
 fn config(scenario: &Scenario) -> Config {
     let mut config = Config::default();
     if scenario.kind == Kind::Idle {
@@ -322,6 +330,9 @@ fn config(scenario: &Scenario) -> Config {
         // The registry sets the process's limit when it is first used, so use it first.
         let _ = libmux::registry();
         Budget::process().set_limit(1 << 40);
+    }
+    if scenario.kind == Kind::Unread {
+        config.max_channels = config.max_channels.max(u32::try_from(scenario.at_once()).unwrap_or(u32::MAX));
     }
     config
 }
