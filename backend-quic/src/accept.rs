@@ -1,10 +1,10 @@
 //! Channels that the peer opens: their prefaces are read side by side, so that a lost packet delays only its own.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mux_api::backend::ChannelParts;
 use mux_api::{Initiator, Reservation, Role, codes};
-use quinn::{RecvStream, SendStream};
+use quinn::{ReadError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -21,7 +21,7 @@ use crate::error::varint;
 use crate::preface::{self, BadPreface, Preface};
 use crate::recv::QuicRecv;
 use crate::send::QuicSend;
-use crate::shared::{Entry, Shared};
+use crate::shared::Shared;
 use crate::side::SendSide;
 
 /// Prefaces that are read at once. More only wait until one of these is complete or late.
@@ -54,8 +54,9 @@ impl Drop for Arriving {
 }
 
 enum Read {
-    Done(Preface, Bytes),
-    /// The peer took it back, or the connection is lost.
+    /// The preface, and what came with it, unless the peer has reset the stream with a code.
+    Done(Preface, Result<Bytes, u64>),
+    /// The peer took it back and says nothing of it, or the connection is lost.
     Gone,
     Bad(u64, String),
 }
@@ -70,14 +71,7 @@ pub(crate) async fn accept_all(shared: Arc<Shared>, role: Role, control: oneshot
         tokio::select! {
             accepted = acceptor.shared.conn.accept_bi(), if prefaces.len() < PREFACES => {
                 let Ok(streams) = accepted else { break };
-                let held = acceptor.shared.budget.reserve(u64::from(acceptor.shared.settings.window));
-                let arriving = Arriving { streams: Some(streams), held };
-                let mut reading: Reading = Box::pin(read(arriving, acceptor.shared.settings.max_label));
-                // Nearly always the preface came with the stream.
-                match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    std::task::Poll::Ready((arriving, read)) => acceptor.take(arriving, read),
-                    std::task::Poll::Pending => prefaces.push(reading),
-                }
+                prefaces.extend(acceptor.meet(streams));
             }
             Some((arriving, read)) = prefaces.next(), if !prefaces.is_empty() => acceptor.take(arriving, read),
         }
@@ -85,50 +79,95 @@ pub(crate) async fn accept_all(shared: Arc<Shared>, role: Role, control: oneshot
     while let Some((arriving, read)) = prefaces.next().await {
         acceptor.take(arriving, read);
     }
-    let mut state = acceptor.shared.state();
-    state.accept_over = true;
-    let waker = state.accepting.take();
-    drop(state);
-    waker.into_iter().for_each(Waker::wake);
 }
 
-async fn read(mut arriving: Arriving, max_label: usize) -> (Arriving, Read) {
-    let read = match &mut arriving.streams {
-        Some((_, recv)) => timeout(PREFACE_LIMIT, read_preface(recv, max_label))
-            .await
-            .unwrap_or_else(|_| Read::Bad(codes::PROTOCOL, "its preface did not arrive in time".into())),
-        None => Read::Gone,
-    };
-    (arriving, read)
+/// A preface that is being read.
+struct Reader {
+    input: Bytes,
+    max_label: usize,
 }
 
-async fn read_preface(recv: &mut RecvStream, max_label: usize) -> Read {
-    let mut input = Bytes::new();
-    loop {
-        match preface::decode(&mut input, max_label) {
-            Ok(Some(preface)) => return Read::Done(preface, input),
-            Ok(None) => {}
+/// How far a preface has come.
+enum Progress {
+    Over(Read),
+    Reset,
+}
+
+impl Reader {
+    fn decode(&mut self) -> Option<Result<Preface, Read>> {
+        let max_label = self.max_label;
+        let bad = match preface::decode(&mut self.input, max_label) {
+            Ok(preface) => return preface.map(Ok),
             Err(BadPreface::TooLong(len)) => {
-                return Read::Bad(codes::LIMIT, format!("its label has {len} bytes; {max_label} are allowed"));
+                Read::Bad(codes::LIMIT, format!("its label has {len} bytes; {max_label} are allowed"))
             }
             Err(BadPreface::Unknown(byte)) => {
-                return Read::Bad(codes::PROTOCOL, format!("its first byte {byte:#04x} is unknown"));
+                Read::Bad(codes::PROTOCOL, format!("its first byte {byte:#04x} is unknown"))
             }
             Err(BadPreface::Urgency(urgency)) => {
-                return Read::Bad(codes::PROTOCOL, format!("its urgency {urgency} is above 7"));
+                Read::Bad(codes::PROTOCOL, format!("its urgency {urgency} is above 7"))
             }
-        }
-        match recv.read_chunk(preface::longest(max_label), true).await {
-            Ok(Some(chunk)) if input.is_empty() => input = chunk.bytes,
-            Ok(Some(chunk)) => {
-                let mut joined = BytesMut::from(&input[..]);
-                joined.extend_from_slice(&chunk.bytes);
-                input = joined.freeze();
+        };
+        Some(Err(bad))
+    }
+
+    /// Reads what is there and as much as is needed.
+    ///
+    /// Cancel-safe: what was read is kept.
+    async fn read(&mut self, recv: &mut RecvStream) -> Progress {
+        loop {
+            match self.decode() {
+                Some(Ok(preface)) => return Progress::Over(Read::Done(preface, Ok(std::mem::take(&mut self.input)))),
+                Some(Err(bad)) => return Progress::Over(bad),
+                None => {}
             }
-            Ok(None) => return Read::Bad(codes::PROTOCOL, "it ended within its preface".into()),
-            Err(_) => return Read::Gone,
+            match recv.read_chunk(preface::longest(self.max_label), true).await {
+                Ok(Some(chunk)) if self.input.is_empty() => self.input = chunk.bytes,
+                Ok(Some(chunk)) => {
+                    let mut joined = BytesMut::from(&self.input[..]);
+                    joined.extend_from_slice(&chunk.bytes);
+                    self.input = joined.freeze();
+                }
+                Ok(None) => {
+                    return Progress::Over(Read::Bad(codes::PROTOCOL, "it ended within its preface".into()));
+                }
+                Err(ReadError::Reset(_)) => return Progress::Reset,
+                Err(_) => return Progress::Over(Read::Gone),
+            }
         }
     }
+
+    /// What the peer says on the control stream of a stream that it has reset.
+    async fn ask(&mut self, shared: &Shared, stream: u64) -> Read {
+        let Some(said) = poll_fn(|cx| shared.early.poll_said(stream, cx)).await else { return Read::Gone };
+        self.input = said.preface;
+        match self.decode() {
+            Some(Ok(preface)) => Read::Done(preface, Err(said.code)),
+            Some(Err(bad)) => bad,
+            None => Read::Bad(codes::PROTOCOL, "its preface is incomplete".into()),
+        }
+    }
+}
+
+/// Reads a preface that has not come with its stream, which may be known to be `reset`.
+async fn read(shared: Arc<Shared>, mut arriving: Arriving, mut reader: Reader, reset: bool) -> (Arriving, Read) {
+    let Some((_, recv)) = &mut arriving.streams else { return (arriving, Read::Gone) };
+    let stream = recv.id().into();
+    let reading = async {
+        // quinn says only once that a stream was reset.
+        let progress = if reset { Progress::Reset } else { reader.read(recv).await };
+        match progress {
+            Progress::Over(read) => read,
+            Progress::Reset => {
+                arriving.held = None;
+                reader.ask(&shared, stream).await
+            }
+        }
+    };
+    let late = || Read::Bad(codes::PROTOCOL, "its preface did not arrive in time".into());
+    let read = timeout(PREFACE_LIMIT, reading).await.unwrap_or_else(|_| late());
+    shared.early.settle(stream);
+    (arriving, read)
 }
 
 struct Acceptor {
@@ -138,6 +177,27 @@ struct Acceptor {
 }
 
 impl Acceptor {
+    /// Takes a stream at once if its preface is there, which nearly always came with it.
+    fn meet(&mut self, (send, mut recv): (SendStream, RecvStream)) -> Option<Reading> {
+        let shared = &self.shared;
+        let stream = recv.id().into();
+        let mut reader = Reader { input: Bytes::new(), max_label: shared.settings.max_label };
+        let first = pin!(reader.read(&mut recv)).poll(&mut Context::from_waker(Waker::noop()));
+        let held = shared.budget.reserve(u64::from(shared.settings.window));
+        let arriving = Arriving { streams: Some((send, recv)), held };
+        let reset = match first {
+            Poll::Ready(Progress::Over(read)) => {
+                shared.early.settle(stream);
+                self.take(arriving, read);
+                return None;
+            }
+            Poll::Ready(Progress::Reset) => true,
+            Poll::Pending => false,
+        };
+        shared.early.begin(stream);
+        Some(Box::pin(read(Arc::clone(shared), arriving, reader, reset)))
+    }
+
     fn take(&mut self, mut arriving: Arriving, read: Read) {
         match read {
             Read::Gone => {}
@@ -145,25 +205,30 @@ impl Acceptor {
                 tracing::debug!(peer = %self.shared.conn.remote_address(), %why, "a stream was turned away");
                 arriving.refuse(code);
             }
-            Read::Done(Preface::Control, rest) => self.take_control(arriving, rest),
+            Read::Done(Preface::Control, Ok(rest)) => self.take_control(arriving, &rest),
+            Read::Done(Preface::Control, Err(_)) => self.shared.violated("the control stream was reset"),
             Read::Done(Preface::Channel { label, priority }, rest) => {
                 if let Err(code) = self.may_enter() {
                     return arriving.refuse(code);
                 }
-                let Some(held) = arriving.held.take() else { return arriving.refuse(codes::LIMIT) };
+                // What was reset needs no window.
+                if rest.is_ok() && arriving.held.is_none() {
+                    return arriving.refuse(codes::LIMIT);
+                }
                 let Some((send, recv)) = arriving.streams.take() else { return };
-                let shared = &self.shared;
-                let side = SendSide::new(shared, send, Initiator::Peer);
+                let side = SendSide::new(&self.shared, send, Initiator::Peer);
                 side.set_priority(priority);
-                let entry = Entry::new(shared);
-                let parts = ChannelParts {
+                let recv = match rest {
+                    Ok(rest) => QuicRecv::new(Arc::clone(&side), recv, arriving.held.take(), rest),
+                    Err(code) => QuicRecv::reset(Arc::clone(&side), varint(code)),
+                };
+                self.deliver(ChannelParts {
                     id: side.stream(),
                     initiator: Initiator::Peer,
                     label,
-                    send: Box::new(QuicSend::new(side, Arc::clone(&entry))),
-                    recv: Box::new(QuicRecv::new(entry, shared, recv, held, Initiator::Peer, rest)),
-                };
-                self.deliver(parts);
+                    send: Box::new(QuicSend::new(side)),
+                    recv: Box::new(recv),
+                });
             }
         }
     }
@@ -192,7 +257,7 @@ impl Acceptor {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    fn take_control(&mut self, mut arriving: Arriving, rest: Bytes) {
+    fn take_control(&mut self, mut arriving: Arriving, rest: &Bytes) {
         if self.role == Role::Client {
             return self.shared.violated("the acceptor opened a control stream");
         }

@@ -1,6 +1,6 @@
 //! The two ends of the control stream.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
 use crate::record::{BadRecord, Record};
@@ -33,12 +33,15 @@ pub(crate) enum Silence {
 /// Answers that wait because the peer does not read: about 4,000 pings.
 const MAX_UNSENT: usize = 64 * 1024;
 
+/// While more waits, what can wait elsewhere does.
+const ENOUGH_UNSENT: usize = 16 * 1024;
+
 impl Control {
     /// `first` came with the preface.
-    pub(crate) fn new(send: SendStream, recv: RecvStream, first: Bytes) -> Self {
+    pub(crate) fn new(send: SendStream, recv: RecvStream, first: &[u8]) -> Self {
         // Before everything else: it is small, and keeps the session alive.
         let _ = send.set_priority(i32::MAX);
-        let input = Incoming { recv, bytes: BytesMut::from(&first[..]) };
+        let input = Incoming { recv, bytes: BytesMut::from(first) };
         Self { input, output: Outgoing { send, bytes: BytesMut::new() } }
     }
 }
@@ -71,11 +74,21 @@ impl Outgoing {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Queues a record that the peer did not provoke.
+    pub(crate) fn put_record(&mut self, record: &Record) {
+        record.encode(&mut self.bytes);
+    }
+
     /// Queues a record. `false`: the peer provokes answers and does not read them.
     #[must_use = "false means that the session must end"]
     pub(crate) fn say(&mut self, record: &Record) -> bool {
         record.encode(&mut self.bytes);
         self.bytes.len() <= MAX_UNSENT
+    }
+
+    /// Whether what is not urgent should wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= ENOUGH_UNSENT
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -93,8 +93,10 @@ pub(crate) async fn drive(release: Release, mut parts: Parts) {
     }
     drop(driver);
     parts.flushing.abort();
+    shared.early.end();
     // Ends by itself: what arrived before the end is still handed out.
     let _ = (&mut parts.accepting).await;
+    shared.end_accept();
     let _ = (&mut parts.flushing).await;
     let left = async {
         while !shared.has_sent_end() {
@@ -138,7 +140,7 @@ impl Driver {
                     Event::Said(Err(Silence::Bad(why))) => self.violated(why),
                     // The first arm says why.
                     Event::Said(Err(Silence::Lost)) => { shared.conn.closed().await; Turn::Go }
-                    Event::Sent => Turn::Go,
+                    Event::Sent => self.obey(),
                 },
                 () = shared.command.notified() => self.obey(),
                 () = acknowledged(&mut self.phase) => self.say_close(),
@@ -153,9 +155,11 @@ impl Driver {
     /// Why the session is over when its connection is.
     fn cause_of(&self, error: &quinn::ConnectionError) -> Error {
         let closing = self.shared.state().closing.clone();
-        match (closing, error) {
-            // Both ends closed; ours is what our application knows.
-            (Some((code, _)), quinn::ConnectionError::ApplicationClosed(_)) => Error::closed_locally().with_code(code),
+        match (closing, &self.phase, error) {
+            // Everything of ours had arrived: our end is what our application knows.
+            (Some((code, _)), Phase::Closing { .. }, quinn::ConnectionError::ApplicationClosed(_)) => {
+                Error::closed_locally().with_code(code)
+            }
             _ => connection_error(error, true),
         }
     }
@@ -168,6 +172,7 @@ impl Driver {
             let pings = if self.control.is_some() { std::mem::take(&mut state.pings) } else { Vec::new() };
             (state.draining && self.control.is_some(), state.closing.clone(), pings)
         };
+        self.say_resets();
         for answer in pings {
             self.next_ping += 1;
             let token = self.next_ping.to_be_bytes();
@@ -192,6 +197,20 @@ impl Driver {
             return self.say(&Record::GoAway { code: codes::DRAINING, reason: String::new() });
         }
         Turn::Go
+    }
+
+    /// Says what fits of the resets that wait; the rest waits until the stream has taken some.
+    fn say_resets(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        let mut state = self.shared.state();
+        let mut said = 0;
+        while !control.output.is_full()
+            && let Some(reset) = state.resets.get(said)
+        {
+            control.output.put_record(&Record::ResetEarly(reset.clone()));
+            said += 1;
+        }
+        state.resets.drain(..said);
     }
 
     fn say(&mut self, record: &Record) -> Turn {
@@ -227,6 +246,10 @@ impl Driver {
                 let error = Error::new(ErrorKind::GoAway, Origin::Peer, why).with_code(code).retry_safe(true);
                 self.shared.state().peer_draining = Some(error);
                 self.shared.opening.wakers.wake_all();
+                Turn::Go
+            }
+            Record::ResetEarly(reset) => {
+                self.shared.early.say(reset, &self.shared.budget);
                 Turn::Go
             }
             Record::Close { code, reason } => {

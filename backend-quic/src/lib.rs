@@ -9,6 +9,7 @@ mod backend;
 mod congestion;
 mod control;
 mod drive;
+mod early;
 mod endpoint;
 mod error;
 mod flush;

@@ -9,18 +9,19 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use mux_api::backend::RecvOps;
-use mux_api::{Error, ErrorKind, Initiator, Reservation, Result, codes};
-use quinn::{ReadError, RecvStream};
+use mux_api::{Error, ErrorKind, Reservation, Result, codes};
+use quinn::{ReadError, RecvStream, VarInt};
 use tokio::io::ReadBuf;
 
 use crate::error::{ended_by_peer, finished, varint};
-use crate::shared::{Entry, Shared};
+use crate::shared::Shared;
+use crate::side::SendSide;
 
 /// Pieces taken from quinn by one call: each is about a packet.
 const PIECES: usize = 16;
 
 pub(crate) struct QuicRecv {
-    shared: Arc<Shared>,
+    side: Arc<SendSide>,
     /// `None` once nothing more will come from it.
     stream: Option<RecvStream>,
     /// Taken from quinn and not yet read.
@@ -30,23 +31,31 @@ pub(crate) struct QuicRecv {
     end: Option<Result<()>>,
     /// The window, for as long as the peer may use it.
     held: Option<Reservation>,
-    initiator: Initiator,
-    _entry: Arc<Entry>,
 }
 
 impl QuicRecv {
-    pub(crate) fn new(
-        entry: Arc<Entry>,
-        shared: &Arc<Shared>,
-        stream: RecvStream,
-        held: Reservation,
-        initiator: Initiator,
-        first: Bytes,
-    ) -> Self {
+    /// `first` came with the preface.
+    pub(crate) fn new(side: Arc<SendSide>, stream: RecvStream, held: Option<Reservation>, first: Bytes) -> Self {
         let stashed = first.len();
         let stash = if first.is_empty() { VecDeque::new() } else { VecDeque::from([first]) };
-        let shared = Arc::clone(shared);
-        Self { shared, stream: Some(stream), stash, stashed, end: None, held: Some(held), initiator, _entry: entry }
+        Self { side, stream: Some(stream), stash, stashed, end: None, held }
+    }
+
+    /// For a direction that the peer has reset already.
+    pub(crate) fn reset(side: Arc<SendSide>, code: VarInt) -> Self {
+        let mut recv = Self { side, stream: None, stash: VecDeque::new(), stashed: 0, end: None, held: None };
+        recv.failed(ReadError::Reset(code));
+        recv
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.side.shared
+    }
+
+    /// Something came.
+    fn note_read(&self) {
+        self.side.note_heard();
+        self.shared().flush.note_read();
     }
 
     fn end_with(&mut self, end: Result<()>) {
@@ -57,10 +66,11 @@ impl QuicRecv {
     fn failed(&mut self, error: ReadError) {
         let error = match error {
             ReadError::Reset(code) => {
-                self.shared.counts.resets_in.fetch_add(1, Ordering::Relaxed);
-                ended_by_peer(ErrorKind::Reset, code, self.initiator)
+                self.side.note_heard();
+                self.shared().counts.resets_in.fetch_add(1, Ordering::Relaxed);
+                ended_by_peer(ErrorKind::Reset, code, self.side.initiator)
             }
-            ReadError::ConnectionLost(error) => self.shared.lost(&error),
+            ReadError::ConnectionLost(error) => self.shared().lost(&error),
             ReadError::ClosedStream => finished(),
             ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
                 Error::new(ErrorKind::Internal, mux_api::Origin::Local, format!("reading a QUIC stream: {error}"))
@@ -86,13 +96,16 @@ impl QuicRecv {
         };
         match read {
             Ok(Some(count)) => {
-                self.shared.flush.note_read();
+                self.note_read();
                 for piece in pieces.into_iter().take(count) {
                     self.stashed += piece.len();
                     self.stash.push_back(piece);
                 }
             }
-            Ok(None) => self.end_with(Ok(())),
+            Ok(None) => {
+                self.side.note_heard();
+                self.end_with(Ok(()));
+            }
             Err(error) => self.failed(error),
         }
         Poll::Ready(())
@@ -141,9 +154,10 @@ impl RecvOps for QuicRecv {
             Poll::Ready(Ok(())) => {
                 let read = buf.filled().len() - before;
                 if read > 0 {
-                    self.shared.flush.note_read();
+                    self.note_read();
                     return Poll::Ready(Ok(read));
                 }
+                self.side.note_heard();
                 self.end_with(Ok(()));
             }
             Poll::Ready(Err(error)) => self.failed(error),
@@ -162,7 +176,7 @@ impl RecvOps for QuicRecv {
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
-        let enough = min.clamp(1, self.shared.settings.window as usize);
+        let enough = min.clamp(1, self.shared().settings.window as usize);
         while self.stashed < enough && self.stream.is_some() {
             if self.poll_pull(cx).is_pending() {
                 return Poll::Pending;
@@ -188,5 +202,6 @@ impl RecvOps for QuicRecv {
 impl Drop for QuicRecv {
     fn drop(&mut self) {
         self.leave(codes::DROPPED);
+        self.side.leave();
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use mux_api::backend::{BoxFuture, ChannelParts, SessionOps};
 use mux_api::{
-    Capabilities, Error, ErrorKind, Initiator, OpenOptions, Origin, Priority, Result, Role, Session, SessionInfo,
-    Stats, TlsInfo, codes,
+    Capabilities, Error, ErrorKind, Initiator, OpenOptions, Origin, Result, Role, Session, SessionInfo, Stats, TlsInfo,
+    codes,
 };
 use quinn::{Connection, Endpoint};
 use rustls::pki_types::CertificateDer;
@@ -25,7 +25,7 @@ use crate::preface;
 use crate::recv::QuicRecv;
 use crate::send::QuicSend;
 use crate::settings::Settings;
-use crate::shared::{Entry, Shared, lock, remember};
+use crate::shared::{Shared, lock, remember};
 use crate::side::SendSide;
 
 /// What every session over QUIC can do (docs/quic.md, section 2).
@@ -68,7 +68,7 @@ pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Se
     let control = match role {
         Role::Client => {
             let (send, recv) = conn.open_bi().await.map_err(lost)?;
-            let mut control = Control::new(send, recv, Bytes::new());
+            let mut control = Control::new(send, recv, b"");
             control.output.put(&[preface::CONTROL]);
             Some(control)
         }
@@ -160,17 +160,13 @@ impl SessionOps for QuicSession {
         let (send, recv) = streams;
         shared.counts.opened.fetch_add(1, Ordering::Relaxed);
         let side = SendSide::new(shared, send, Initiator::Local);
-        if options.priority != Priority::default() {
-            side.set_priority(options.priority);
-        }
-        side.begin(preface::encode(options));
-        let entry = Entry::new(shared);
+        side.begin(options);
         Poll::Ready(Ok(ChannelParts {
             id: side.stream(),
             initiator: Initiator::Local,
             label: options.label.clone(),
-            send: Box::new(QuicSend::new(side, Arc::clone(&entry))),
-            recv: Box::new(QuicRecv::new(entry, shared, recv, held, Initiator::Local, Bytes::new())),
+            send: Box::new(QuicSend::new(Arc::clone(&side))),
+            recv: Box::new(QuicRecv::new(side, recv, Some(held), Bytes::new())),
         }))
     }
 
@@ -188,8 +184,7 @@ impl SessionOps for QuicSession {
             return Poll::Ready(Ok(parts));
         }
         if state.accept_over || state.closing.is_some() {
-            let cause = state.cause.clone();
-            return Poll::Ready(Err(cause.unwrap_or_else(Error::closed_locally)));
+            return Poll::Ready(Err(state.why_over()));
         }
         remember(&mut state.accepting, cx.waker());
         Poll::Pending

@@ -18,9 +18,13 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::{Notify, oneshot};
 
 use crate::congestion::Ending;
+use crate::early::{Early, EarlyReset};
 use crate::error::{connection_error, varint};
 use crate::flush::FlushQueue;
 use crate::settings::Settings;
+
+/// Resets that may wait to be said.
+const MAX_RESETS: usize = 65_536;
 
 pub(crate) struct Shared {
     pub(crate) conn: Connection,
@@ -29,6 +33,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) opening: Opening,
     pub(crate) flush: FlushQueue,
+    /// Streams that the peer has reset before we read their preface.
+    pub(crate) early: Early,
     /// Tells the driver that `state` asks for something.
     pub(crate) command: Notify,
     /// The session takes no more writes: it is closing, or over.
@@ -65,9 +71,21 @@ pub(crate) struct State {
     pub(crate) released: bool,
     /// Pings to be sent.
     pub(crate) pings: Vec<oneshot::Sender<Duration>>,
+    /// Resets of streams that we opened, to be said on the control stream.
+    pub(crate) resets: Vec<EarlyReset>,
     pub(crate) accepting: Option<Waker>,
     pub(crate) ending: Option<Waker>,
     pub(crate) flushing: Option<Waker>,
+}
+
+impl State {
+    /// Why the session takes no more writes and gives out no more channels.
+    pub(crate) fn why_over(&self) -> Error {
+        self.cause.clone().unwrap_or_else(|| {
+            let code = self.closing.as_ref().map_or(codes::NO_ERROR, |(code, _)| *code);
+            Error::closed_locally().with_code(code)
+        })
+    }
 }
 
 impl Shared {
@@ -80,6 +98,7 @@ impl Shared {
             state: Mutex::default(),
             opening: Opening::default(),
             flush: FlushQueue::default(),
+            early: Early::default(),
             command: Notify::new(),
             over: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
@@ -96,12 +115,7 @@ impl Shared {
 
     /// Why nothing can be written any more; `None` while the session lives.
     pub(crate) fn write_error(&self) -> Option<Error> {
-        if !self.over.load(Ordering::Acquire) {
-            return None;
-        }
-        let state = self.state();
-        let closing = || state.closing.as_ref().map(|(code, _)| Error::closed_locally().with_code(*code));
-        state.cause.clone().or_else(closing)
+        self.over.load(Ordering::Acquire).then(|| self.state().why_over())
     }
 
     /// Ends the session with `cause`, unless it has one already.
@@ -162,6 +176,26 @@ impl Shared {
         self.opening.wakers.wake_all();
     }
 
+    /// Has the peer told of a reset that may have overtaken its stream's preface.
+    pub(crate) fn say_reset_early(&self, reset: EarlyReset) {
+        let mut state = self.state();
+        // A peer that takes streams and reads nothing of the control stream misses what is beyond.
+        if state.cause.is_none() && state.resets.len() < MAX_RESETS {
+            state.resets.push(reset);
+            drop(state);
+            self.command.notify_one();
+        }
+    }
+
+    /// No more channels will enter the backlog. The cause is known.
+    pub(crate) fn end_accept(&self) {
+        let mut state = self.state();
+        state.accept_over = true;
+        let waker = state.accepting.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     /// Channels nobody will accept any more are reset by their drop; they also hold this object.
     fn drop_backlog(&self) {
         let backlog = std::mem::take(&mut self.state().backlog);
@@ -189,6 +223,7 @@ impl Shared {
         state.released = true;
         state.accept_over = true;
         state.pings.clear();
+        state.resets = Vec::new();
         let wakers = [state.ending.take(), state.accepting.take(), state.flushing.take()];
         drop(state);
         self.flush.clear();
@@ -201,22 +236,6 @@ impl Shared {
         let cause =
             Error::new(mux_api::ErrorKind::Protocol, mux_api::Origin::Peer, format!("protocol violation: {what}"));
         self.abort(cause.with_code(codes::PROTOCOL), codes::PROTOCOL, what);
-    }
-}
-
-/// Counts a channel for as long as one of its halves lives.
-pub(crate) struct Entry(Arc<Shared>);
-
-impl Entry {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
-        shared.counts.open.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self(Arc::clone(shared)))
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.0.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,21 +1,23 @@
-//! A direction that we send in: what waits for quinn, and how far its end has come.
+//! A channel's own part: what waits for quinn in the direction that we send in, and how far its end has come.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use mux_api::{Error, ErrorKind, Initiator, Priority, Result, codes};
+use mux_api::{Error, ErrorKind, Initiator, OpenOptions, Priority, Result, codes};
 use quinn::{StoppedError, VarInt, WriteError};
 
+use crate::early::EarlyReset;
 use crate::error::{ended_by_peer, finished, varint};
 use crate::flush::Woken;
-use crate::shared::{Shared, lock};
+use crate::preface;
+use crate::shared::{Shared, lock, remember};
 
 /// Writes below this are gathered while others precede them.
 pub(crate) const SMALL: usize = 4096;
@@ -25,12 +27,19 @@ pub(crate) const GATHER: usize = 32 * 1024;
 
 /// The waker quinn gets for a stream: it wakes the application and, when bytes wait, the flusher. It owns neither the
 /// stream nor the session (see [`crate::shared`]).
-pub(crate) struct SendWaker {
-    pub(crate) application: Mutex<Option<Waker>>,
+struct SendWaker {
+    application: Mutex<Option<Waker>>,
     stream: u64,
     /// Bytes wait for quinn.
     waiting: AtomicBool,
     woken: Arc<Woken>,
+}
+
+impl SendWaker {
+    fn wake_application(&self) {
+        let waker = lock(&self.application).take();
+        waker.into_iter().for_each(Waker::wake);
+    }
 }
 
 impl Wake for SendWaker {
@@ -42,32 +51,65 @@ impl Wake for SendWaker {
         if self.waiting.load(Ordering::Acquire) {
             self.woken.add(self.stream);
         }
-        let waker = lock(&self.application).take();
-        waker.into_iter().for_each(Waker::wake);
+        self.wake_application();
     }
 }
 
-/// A direction that we send in. It outlives its half until what was finished is acknowledged. Whoever gives one up takes
-/// the stream out first.
+/// What the halves of a channel share, and the direction that we send in. It outlives the halves until what was finished
+/// is acknowledged. Whoever gives a direction up takes the stream out first.
 pub(crate) struct SendSide {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) waker: Arc<SendWaker>,
+    stream: u64,
     pub(crate) initiator: Initiator,
+    /// Halves that live: the channel counts for as long as there is one.
+    halves: AtomicU8,
+    /// Something came from the peer, so that it knows of the channel.
+    heard: AtomicBool,
     pub(crate) state: Mutex<State>,
 }
 
 pub(crate) struct State {
     pub(crate) stream: Option<quinn::SendStream>,
-    /// What quinn has not taken: whole pieces, then the one that small writes are copied into.
-    queue: VecDeque<Bytes>,
-    tail: BytesMut,
-    pub(crate) buffered: usize,
     pub(crate) phase: Phase,
     /// Known to the flusher.
     listed: bool,
+    /// What quinn has not taken.
+    held: Option<Box<Held>>,
+    stopped: Option<Stopped>,
+    /// Made when something has to wait for the first time.
+    waker: Option<Arc<SendWaker>>,
+    /// What we opened it with, unless it is nothing special.
+    opened_with: Option<Box<OpenOptions>>,
+}
+
+/// Bytes that quinn has not taken: whole pieces, then the one that small writes are copied into.
+#[derive(Default)]
+struct Held {
+    queue: VecDeque<Bytes>,
+    tail: BytesMut,
+    bytes: usize,
     /// When a finished direction is given up.
     until: Option<Instant>,
-    stopped: Option<Stopped>,
+}
+
+impl Held {
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail).freeze();
+            self.queue.push_back(tail);
+        }
+    }
+}
+
+impl State {
+    /// Bytes that wait for quinn.
+    pub(crate) fn buffered(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.bytes)
+    }
+
+    fn held(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
 }
 
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>;
@@ -86,35 +128,67 @@ pub(crate) enum Phase {
 }
 
 impl SendSide {
+    /// For a channel with two halves.
     pub(crate) fn new(shared: &Arc<Shared>, stream: quinn::SendStream, initiator: Initiator) -> Arc<Self> {
-        let waker = SendWaker {
-            application: Mutex::new(None),
-            stream: stream.id().into(),
-            waiting: AtomicBool::new(false),
-            woken: Arc::clone(&shared.flush.woken),
-        };
+        shared.counts.open.fetch_add(1, Ordering::Relaxed);
+        let id = stream.id().into();
         let state = State {
             stream: Some(stream),
-            queue: VecDeque::new(),
-            tail: BytesMut::new(),
-            buffered: 0,
             phase: Phase::Open,
             listed: false,
-            until: None,
+            held: None,
             stopped: None,
+            waker: None,
+            opened_with: None,
         };
-        Arc::new(Self { shared: Arc::clone(shared), waker: Arc::new(waker), initiator, state: Mutex::new(state) })
+        Arc::new(Self {
+            shared: Arc::clone(shared),
+            stream: id,
+            initiator,
+            halves: AtomicU8::new(2),
+            heard: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
     }
 
     pub(crate) fn stream(&self) -> u64 {
-        self.waker.stream
+        self.stream
+    }
+
+    /// A half was dropped.
+    pub(crate) fn leave(&self) {
+        if self.halves.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.counts.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something came from the peer.
+    pub(crate) fn note_heard(&self) {
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Sends the preface: at once where quinn takes it, else as soon as it does.
-    pub(crate) fn begin(self: &Arc<Self>, preface: Bytes) {
+    pub(crate) fn begin(self: &Arc<Self>, options: &OpenOptions) {
+        if options.priority != Priority::default() {
+            self.set_priority(options.priority);
+        }
+        let preface = preface::encode(options);
         let mut state = lock(&self.state);
-        self.push(&mut state, preface);
-        if self.drain(&mut state).is_pending() {
+        if preface.len() > 1 {
+            state.opened_with = Some(Box::new(options.clone()));
+        }
+        let sent = state.stream.as_mut().map(|stream| {
+            let mut cx = Context::from_waker(Waker::noop());
+            pin!(stream.write_chunks(&mut [preface.clone()])).poll(&mut cx)
+        });
+        if !matches!(sent, Some(Poll::Ready(Ok(written))) if written.chunks == 1) {
+            let taken = match sent {
+                Some(Poll::Ready(Ok(written))) => written.bytes,
+                _ => 0,
+            };
+            self.push(&mut state, preface.slice(taken..));
             self.enlist(&mut state);
         }
     }
@@ -138,6 +212,11 @@ impl SendSide {
             // Only a stream that is over cannot be reset.
             let _ = stream.reset(varint(code));
         }
+        if self.initiator == Initiator::Local && !self.heard.load(Ordering::Relaxed) {
+            let options = state.opened_with.take();
+            let preface = preface::encode(options.as_deref().unwrap_or(&OpenOptions::new()));
+            self.shared.say_reset_early(EarlyReset { stream: self.stream, code, preface });
+        }
         self.shared.counts.resets_out.fetch_add(1, Ordering::Relaxed);
         self.end(&mut state, Phase::Reset);
         Ok(())
@@ -150,14 +229,17 @@ impl SendSide {
             return Poll::Pending;
         }
         state.listed = false;
+        let waker = state.waker.clone();
         drop(state);
-        self.wake();
+        if let Some(waker) = waker {
+            waker.wake_application();
+        }
         Poll::Ready(())
     }
 
     /// Resets a finished direction whose linger time is over. `true`: it needs no more flushing.
     pub(crate) fn give_up_after(&self, now: Instant) -> bool {
-        let due = lock(&self.state).until.is_some_and(|until| until <= now);
+        let due = lock(&self.state).held.as_ref().and_then(|held| held.until).is_some_and(|until| until <= now);
         if due {
             tracing::warn!(stream = self.stream(), "the peer took too long to read what a closed channel had to say");
             let _ = self.reset(codes::DROPPED);
@@ -172,7 +254,7 @@ impl SendSide {
 
     /// Whether a finished direction is known to have arrived, or failed.
     pub(crate) fn look_acknowledged(&self) -> bool {
-        self.poll_acknowledged(&mut Context::from_waker(Waker::noop())).is_ready()
+        self.poll_acknowledged(&mut lock(&self.state), &mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Waits until a finished direction has arrived, or failed.
@@ -198,8 +280,7 @@ impl SendSide {
         self.end(&mut state, phase);
     }
 
-    pub(crate) fn poll_acknowledged(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut state = lock(&self.state);
+    pub(crate) fn poll_acknowledged(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match &state.phase {
             Phase::Acknowledged => return Poll::Ready(Ok(())),
             Phase::Reset => return Poll::Ready(Err(finished())),
@@ -217,55 +298,83 @@ impl SendSide {
             Poll::Ready(Err(StoppedError::ZeroRttRejected)) => Err(Error::closed_locally()),
         };
         let phase = ended.clone().map_or_else(Phase::Failed, |()| Phase::Acknowledged);
-        self.end(&mut state, phase);
+        self.end(state, phase);
         Poll::Ready(ended)
+    }
+
+    /// Acknowledged, for the application, which shares its waker with its other calls.
+    pub(crate) fn poll_ended(&self, state: &mut State, cx: &Context<'_>) -> Poll<Result<()>> {
+        // Before quinn looks: it may wake from another thread at once.
+        self.register(state, cx);
+        let waker = Waker::from(Arc::clone(self.waker(state)));
+        self.poll_acknowledged(state, &mut Context::from_waker(&waker))
     }
 
     fn end(&self, state: &mut State, phase: Phase) {
         state.phase = phase;
-        state.queue = VecDeque::new();
-        state.tail = BytesMut::new();
-        self.shared.sub_unsent(std::mem::take(&mut state.buffered));
-        state.until = None;
+        self.shared.sub_unsent(state.buffered());
+        state.held = None;
         state.stopped = None;
+        state.opened_with = None;
         // Dropping it also answers a peer that asked us to stop, and unregisters our waker.
         state.stream = None;
-        self.waker.waiting.store(false, Ordering::Release);
+        if let Some(waker) = &state.waker {
+            waker.waiting.store(false, Ordering::Release);
+        }
         if state.listed {
-            self.waker.woken.add(self.waker.stream);
+            self.shared.flush.woken.add(self.stream);
         }
         self.shared.flush.progress.notify_waiters();
     }
 
-    fn wake(&self) {
-        let waker = lock(&self.waker.application).take();
-        waker.into_iter().for_each(Waker::wake);
+    fn waker<'a>(&self, state: &'a mut State) -> &'a Arc<SendWaker> {
+        state.waker.get_or_insert_with(|| {
+            Arc::new(SendWaker {
+                application: Mutex::new(None),
+                stream: self.stream,
+                waiting: AtomicBool::new(false),
+                woken: Arc::clone(&self.shared.flush.woken),
+            })
+        })
+    }
+
+    /// Has the application woken when quinn goes on, or the flusher has handed over what waits. The lock that `state` is
+    /// behind was not released since the direction was found to be waiting.
+    pub(crate) fn register(&self, state: &mut State, cx: &Context<'_>) {
+        remember(&mut lock(&self.waker(state).application), cx.waker());
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn unregister(&self) {
+        if let Some(waker) = &lock(&self.state).waker {
+            *lock(&waker.application) = None;
+        }
     }
 
     pub(crate) fn push(&self, state: &mut State, piece: Bytes) {
         self.shared.add_unsent(piece.len());
-        state.buffered += piece.len();
-        if !state.tail.is_empty() {
-            let tail = std::mem::take(&mut state.tail).freeze();
-            state.queue.push_back(tail);
-        }
-        state.queue.push_back(piece);
+        let held = state.held();
+        held.bytes += piece.len();
+        held.close_tail();
+        held.queue.push_back(piece);
     }
 
     /// Copies from `bufs` at most `room` bytes; returns how many.
     pub(crate) fn gather(&self, state: &mut State, bufs: &[IoSlice<'_>], room: usize) -> usize {
+        let held = state.held();
         let mut taken = 0;
         for buf in bufs {
             let part = &buf[..buf.len().min(room - taken)];
             if part.len() >= SMALL {
-                self.push(state, Bytes::copy_from_slice(part));
+                held.close_tail();
+                held.queue.push_back(Bytes::copy_from_slice(part));
             } else {
-                state.tail.extend_from_slice(part);
-                state.buffered += part.len();
-                self.shared.add_unsent(part.len());
+                held.tail.extend_from_slice(part);
             }
             taken += part.len();
         }
+        held.bytes += taken;
+        self.shared.add_unsent(taken);
         taken
     }
 
@@ -278,40 +387,42 @@ impl SendSide {
     }
 
     pub(crate) fn room(&self, state: &State) -> usize {
-        self.shared.settings.send_buffer.saturating_sub(state.buffered)
+        self.shared.settings.send_buffer.saturating_sub(state.buffered())
     }
 
-    /// Hands everything queued to quinn, and the end after it. Pending: our waker is called when quinn takes more.
+    /// Hands everything queued to quinn, and the end after it. Pending: the flusher, or our waker, goes on.
     pub(crate) fn drain(&self, state: &mut State) -> Poll<Result<()>> {
-        while state.buffered > 0 {
-            if !state.tail.is_empty() {
-                let tail = std::mem::take(&mut state.tail).freeze();
-                state.queue.push_back(tail);
-            }
-            let Some(stream) = &mut state.stream else { return Poll::Ready(Err(self.error_of(state))) };
+        while state.buffered() > 0 {
             // Before quinn looks: it may wake us from another thread at once.
-            self.waker.waiting.store(true, Ordering::Release);
-            let waker = Waker::from(Arc::clone(&self.waker));
-            let pieces = state.queue.make_contiguous();
+            let waker = self.waker(state);
+            waker.waiting.store(true, Ordering::Release);
+            let waker = Waker::from(Arc::clone(waker));
+            let (Some(stream), Some(held)) = (&mut state.stream, &mut state.held) else {
+                return Poll::Ready(Err(self.error_of(state)));
+            };
+            held.close_tail();
+            let pieces = held.queue.make_contiguous();
             let polled = pin!(stream.write_chunks(pieces)).poll(&mut Context::from_waker(&waker));
             match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(written)) => {
-                    state.queue.drain(..written.chunks);
-                    state.buffered -= written.bytes;
+                    held.queue.drain(..written.chunks);
+                    held.bytes -= written.bytes;
                     self.shared.sub_unsent(written.bytes);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(state, error))),
             }
         }
-        self.waker.waiting.store(false, Ordering::Release);
+        state.held = None;
+        if let Some(waker) = &state.waker {
+            waker.waiting.store(false, Ordering::Release);
+        }
         if matches!(state.phase, Phase::Finishing) {
             if let Some(stream) = &mut state.stream {
                 // Refused only by a stream that was ended before, which ours was not.
                 let _ = stream.finish();
             }
             state.phase = Phase::Finished;
-            state.until = None;
             self.shared.flush.progress.notify_waiters();
         }
         Poll::Ready(Ok(()))
@@ -355,7 +466,7 @@ impl SendSide {
     pub(crate) fn finish_locked(self: &Arc<Self>, state: &mut State) {
         state.phase = Phase::Finishing;
         if self.drain(state).is_pending() {
-            state.until = Instant::now().checked_add(self.shared.settings.linger);
+            state.held().until = Instant::now().checked_add(self.shared.settings.linger);
             self.enlist(state);
         }
     }

@@ -134,6 +134,89 @@ async fn codes_travel_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_right_after_the_open_keeps_the_label_and_the_other_direction() {
+    const COUNT: usize = 600;
+    let (client, server, _listener) = pair("max_channels=2000").await;
+    let label = |at: usize| vec![at as u8; [0, 5, 1024][at % 3]];
+    for (opener, acceptor) in [(client.clone(), server.clone()), (server.clone(), client.clone())] {
+        within(async {
+            let answering = tokio::spawn(async move {
+                for _ in 0..COUNT {
+                    let mut far = acceptor.accept().await.expect("accepts");
+                    let label = far.label().clone();
+                    let error = loop {
+                        match far.read(&mut [0; 512]).await {
+                            Ok(0) => panic!("a reset is never an end"),
+                            Ok(_) => {}
+                            Err(error) => break error,
+                        }
+                    };
+                    assert_eq!(error.kind(), ErrorKind::Reset, "{error}");
+                    let code = error.code().expect("has a code").to_be_bytes();
+                    // Who aborted both directions hears no answer.
+                    if far.write_all(&[&code, &label[..]].concat()).await.is_ok() {
+                        far.close();
+                    }
+                }
+            });
+            let mut channels = Vec::new();
+            for at in 0..COUNT {
+                let mut near = opener.open_with(&OpenOptions::new().label(label(at))).await.expect("opens");
+                // With and without bytes of its own, and halves that are dropped instead.
+                if at % 2 == 0 {
+                    near.write_all(&vec![1; at]).await.expect("writes");
+                }
+                if at % 5 == 0 {
+                    near.abort(at as u64).expect("aborts");
+                } else {
+                    near.send_half().reset(at as u64).expect("resets");
+                    channels.push((at, near));
+                }
+                if at % 100 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            for (at, mut near) in channels {
+                let (mut answer, mut buf) = (Vec::new(), [0; 2048]);
+                loop {
+                    match near.read(&mut buf).await.unwrap_or_else(|error| panic!("{at}: {error}")) {
+                        0 => break,
+                        len => answer.extend_from_slice(&buf[..len]),
+                    }
+                }
+                assert_eq!(answer, [&(at as u64).to_be_bytes(), &label(at)[..]].concat());
+            }
+            answering.await.expect("answering");
+        })
+        .await;
+    }
+    idle(&[&client, &server]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_accept_fails_is_always_said() {
+    for at in 0..100u64 {
+        let (client, server, _listener) = pair("").await;
+        let accepting = server.clone();
+        let accepting = tokio::spawn(async move { accepting.accept().await });
+        tokio::time::sleep(Duration::from_micros(at * 20)).await;
+        match at % 3 {
+            0 => client.abort(7).expect("aborts"),
+            1 => client.close(7, "enough").expect("closes"),
+            _ => drop(client),
+        }
+        let code = if at % 3 == 2 { codes::DROPPED } else { 7 };
+        let error = within(accepting).await.expect("task").expect_err("nothing to accept");
+        assert_eq!((error.origin(), error.code()), (Origin::Peer, Some(code)), "{at}: {error:?}");
+        assert_eq!(within(server.closed()).await.origin(), Origin::Peer);
+    }
+    let (client, _server, _listener) = pair("").await;
+    client.close(9, "").expect("closes");
+    let error = client.accept().await.expect_err("closing");
+    assert_eq!((error.origin(), error.code()), (Origin::Local, Some(9)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_is_aborting() {
     let (client, server, _listener) = pair("").await;
     within(async {

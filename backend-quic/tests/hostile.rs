@@ -82,6 +82,48 @@ async fn an_incomplete_or_unknown_preface_delays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_on_streams_that_were_reset_are_bounded_and_checked() {
+    let said = |stream: u64, preface: &[u8]| {
+        record(&[&[0x17][..], &stream.to_be_bytes(), &7u64.to_be_bytes(), preface].concat())
+    };
+    let (conn, session, _listener, _endpoint) = raw_peer().await;
+    within(async {
+        let (mut control, _recv) = stream(&conn, &[0x23]).await;
+        // Of streams that never come: they take the session's budget, and no more.
+        for at in 0..20_000u64 {
+            control.write_all(&said(4_000_000 + at * 4, &[0x22, 3, 4, 1, 1, 1, 1])).await.expect("writes");
+        }
+        let mut answers = Vec::new();
+        for preface in [
+            &b"\x22\x01\x02ab"[..],
+            b"\x22\x09\x02ab",
+            b"GET",
+            b"\x22",
+            &[&[0x22, 1, 0x7f, 0xff][..], &[1; 9000]].concat(),
+        ] {
+            let (mut send, recv) = stream(&conn, b"").await;
+            control.write_all(&said(send.id().into(), preface)).await.expect("writes");
+            send.reset(VarInt::from_u32(7)).expect("resets");
+            answers.push(recv);
+        }
+        let mut channel = session.accept().await.expect("accepts");
+        assert_eq!(&channel.label()[..], b"ab");
+        assert_eq!(channel.read(&mut [0; 8]).await.expect_err("was reset").code(), Some(7));
+        channel.write_all(b"heard").await.expect("writes");
+        channel.close();
+        let mut answers = answers.into_iter();
+        let mut heard = answers.next().expect("five");
+        assert_eq!(heard.read_to_end(10).await.expect("reads"), b"heard");
+        for code in [codes::PROTOCOL, codes::PROTOCOL, codes::PROTOCOL, codes::LIMIT] {
+            assert_eq!(reset_code(&mut answers.next().expect("five")).await, code);
+        }
+        assert!(session.cause().is_none());
+        assert!(session.stats().budget_used <= 256 << 20);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_control_stream_ends_the_session_with_a_protocol_error() {
     let too_long = [&[0x23, 0x80][..], &u32::MAX.to_be_bytes()].concat();
     let unasked = [&[0x23][..], &record(&[0x16, 0, 0, 0, 0, 0, 0, 0, 0])].concat();

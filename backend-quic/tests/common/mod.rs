@@ -36,7 +36,9 @@ pub async fn pair(options: &str) -> (Session, Session, Listener) {
         config.channel_backlog = 2000;
     }
     let listener = listen(&format!("quic://127.0.0.1:0?{options}"), &config).await;
+    let backlog = config.channel_backlog;
     let mut config = Config::default();
+    config.channel_backlog = backlog;
     config.tls.pins = vec![made.pin];
     let url = format!("{}?{options}", listener.url());
     let (client, server) = tokio::join!(dial(&url, &config), listener.accept());
