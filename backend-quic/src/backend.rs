@@ -1,6 +1,6 @@
 //! Sessions over QUIC by URL.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::congestion::Ending;
 use crate::endpoint::{endpoint, resolve};
 use crate::error::connection_error;
 use crate::listener::QuicListener;
+use crate::probe::{any_address, unreachable};
 use crate::session::{CAPABILITIES, Connected, start};
 use crate::settings::Settings;
 
@@ -51,7 +52,7 @@ impl Backend for QuicBackend {
         }
         timeout(config.connect_timeout, connected).await.unwrap_or_else(|_| {
             let message = format!(
-                "connecting to {url}: no answer within {:?} (UDP does not tell a closed port from a lost packet)",
+                "connecting to {url}: no answer within {:?} (nobody is there, or UDP is dropped on the way)",
                 config.connect_timeout
             );
             Err(Error::new(ErrorKind::TimedOut, Origin::Transport, message))
@@ -136,10 +137,8 @@ async fn race(addresses: Vec<SocketAddr>, name: &str, client: &ClientConfig) -> 
 }
 
 async fn attempt(address: SocketAddr, name: &str, client: &ClientConfig) -> Result<(Connection, Endpoint)> {
-    let any: SocketAddr =
-        if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let doing = format!("connecting to {address}");
-    let endpoint = endpoint(any, None).map_err(|error| Error::from_io(&doing, error))?;
+    let endpoint = endpoint(any_address(address), None).map_err(|error| Error::from_io(&doing, error))?;
     let connecting = endpoint.connect_with(client.clone(), address, name).map_err(|error| match error {
         ConnectError::InvalidServerName(name) => {
             Error::invalid_input(format!("'{name}' is neither a DNS name nor an address, as TLS demands"))
@@ -149,7 +148,12 @@ async fn attempt(address: SocketAddr, name: &str, client: &ClientConfig) -> Resu
         }
         other => Error::new(ErrorKind::Internal, Origin::Local, format!("{doing}: {other}")),
     })?;
-    match connecting.await {
+    let connected = tokio::select! {
+        biased;
+        connected = connecting => connected,
+        error = unreachable(address) => return Err(Error::from_io(doing, error)),
+    };
+    match connected {
         Ok(conn) => Ok((conn, endpoint)),
         Err(error) => {
             // The packet that says why we give up shall leave before its socket is closed.

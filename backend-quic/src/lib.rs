@@ -15,6 +15,7 @@ mod error;
 mod flush;
 mod listener;
 mod preface;
+mod probe;
 mod record;
 mod recv;
 mod send;

@@ -19,6 +19,15 @@ def test_a_refused_port_is_a_failure_with_the_reason(mux):
     assert b"refused" in ended.stderr.lower() and b"safe to retry" in ended.stderr, ended.stderr
 
 
+def test_a_udp_port_where_nobody_listens_is_refused(mux):
+    with socket.socket(type=socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    ended = mux.run("connect", f"quic://127.0.0.1:{port}?insecure=1&connect_timeout=60s")
+    assert ended.returncode == 1
+    assert b"refused" in ended.stderr.lower() and b"safe to retry" in ended.stderr, ended.stderr
+
+
 def test_a_missing_socket_file_is_a_failure(mux, place):
     ended = mux.run("connect", f"qmux+unix://{place}/nobody.sock")
     assert ended.returncode == 1 and b"nobody.sock" in ended.stderr, ended.stderr

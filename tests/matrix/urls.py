@@ -23,6 +23,7 @@ REFUSING = {
     "qmux+unix": lambda directory: f"qmux+unix://{directory}/nobody.sock",
     "h2c": lambda directory: "h2c://127.0.0.1:1",
     "h2": lambda directory: "h2://127.0.0.1:1",
+    "quic": lambda directory: "quic://127.0.0.1:1",
 }
 
 OTHERS = {
