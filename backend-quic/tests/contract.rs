@@ -357,7 +357,7 @@ async fn unread_channels_stall_only_themselves() {
     for (writer, reader) in [(client.clone(), server.clone()), (server.clone(), client.clone())] {
         within(async {
             let mut unread = Vec::new();
-            for _ in 0..100 {
+            for _ in 0..200 {
                 let mut near = writer.open().await.expect("opens");
                 let far = reader.accept().await.expect("accepts");
                 let filling = tokio::spawn(async move {
