@@ -137,6 +137,10 @@ pub(crate) async fn flush_all(shared: Arc<Shared>) {
         if blocked.0.is_empty() {
             queue.woken.notify.notified().await;
         } else if timeout(LOOK, queue.woken.notify.notified()).await.is_err() {
+            // A session that is being closed has a linger time of its own, and says so when it is over.
+            if shared.state().closing.is_some() {
+                continue;
+            }
             let now = Instant::now();
             blocked.0.retain(|_, side| !side.give_up_after(now));
             continue;
