@@ -25,7 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::backend::{Backend, with_baselines};
 use self::report::{Row, table};
-use self::run::{Outcome, measure};
+use self::run::{How, Outcome, measure};
 use self::scenario::{Scenario, Times};
 use crate::exit::{Exit, print_line, stdout_failed};
 
@@ -67,6 +67,10 @@ pub(crate) struct Args {
     /// Measure over a link: the server's process runs where 'mux bench --serve' printed this address
     #[arg(long, value_name = "HOST:PORT")]
     connect: Option<String>,
+
+    /// An option of the backends' URLs at both ends, such as window=16m, which raw-quinn and raw-h2 take too
+    #[arg(long, value_name = "NAME=VALUE")]
+    option: Vec<String>,
 
     /// A few scenarios, 0.3 s each
     #[arg(long)]
@@ -116,7 +120,7 @@ struct Plan {
     scenarios: Vec<Scenario>,
     times: Times,
     runs: usize,
-    remote: Option<String>,
+    how: How,
 }
 
 impl Plan {
@@ -151,7 +155,7 @@ impl Plan {
             scenarios: scenarios.concat(),
             times,
             runs,
-            remote: args.connect.clone(),
+            how: How { remote: args.connect.clone(), options: args.option.clone() },
         })
     }
 
@@ -162,7 +166,7 @@ impl Plan {
             for (backend, outcomes) in self.backends.iter().zip(&mut outcomes) {
                 let what = format!("{} {}, run {round} of {}", scenario.label(), backend.name(), self.runs);
                 progress.begin(&what);
-                let outcome = measure(backend, scenario, self.times, self.remote.as_deref()).await;
+                let outcome = measure(backend, scenario, self.times, &self.how).await;
                 progress.end(&what, &outcome, scenario);
                 outcomes.push(outcome);
             }

@@ -42,9 +42,12 @@ pub(super) struct Receiving {
 }
 
 /// The client's end of `io`.
-pub(super) async fn dial(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Opening, Trouble> {
+pub(super) async fn dial(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    window: Option<u32>,
+) -> Result<Opening, Trouble> {
     let shaken = client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(window.unwrap_or(STREAM_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_header_list_size(HEADER_LIST)
@@ -62,10 +65,11 @@ pub(super) async fn dial(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'stati
 pub(super) async fn accept(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scenario: &Scenario,
+    window: Option<u32>,
 ) -> Result<Accepting, Trouble> {
     let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
     let shaken = server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(window.unwrap_or(STREAM_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_header_list_size(HEADER_LIST)

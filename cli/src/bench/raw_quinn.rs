@@ -35,10 +35,15 @@ pub(super) struct Opening {
 pub(super) struct Accepting(Connection);
 
 /// A listener, and where it can be dialed.
-pub(super) fn listen(at: SocketAddr, tls: &TlsConfig, scenario: &Scenario) -> Result<(Endpoint, SocketAddr), Trouble> {
+pub(super) fn listen(
+    at: SocketAddr,
+    tls: &TlsConfig,
+    scenario: &Scenario,
+    window: Option<u32>,
+) -> Result<(Endpoint, SocketAddr), Trouble> {
     let crypto = QuicServerConfig::try_from(tls::server_config(tls, QUIC)?).map_err(failed)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(transport(scenario));
+    server.transport_config(transport(scenario, window));
     let endpoint = endpoint(at, Some(server))?;
     let address = endpoint.local_addr()?;
     Ok((endpoint, address))
@@ -51,25 +56,30 @@ pub(super) async fn accept(endpoint: &Endpoint) -> Result<Accepting, Trouble> {
 }
 
 /// Connects.
-pub(super) async fn dial(to: SocketAddr, tls: &TlsConfig, scenario: &Scenario) -> Result<Opening, Trouble> {
+pub(super) async fn dial(
+    to: SocketAddr,
+    tls: &TlsConfig,
+    scenario: &Scenario,
+    window: Option<u32>,
+) -> Result<Opening, Trouble> {
     let crypto = QuicClientConfig::try_from(tls::client_config(tls, QUIC)?).map_err(failed)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport(scenario));
+    client.transport_config(transport(scenario, window));
     let from: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let connecting = endpoint((from, 0).into(), None)?.connect_with(client, to, "localhost").map_err(failed)?;
     Ok(Opening { conn: connecting.await.map_err(failed)?, announce: scenario.kind == Kind::Idle })
 }
 
-fn transport(scenario: &Scenario) -> Arc<TransportConfig> {
+fn transport(scenario: &Scenario, window: Option<u32>) -> Arc<TransportConfig> {
     let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(channels))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .stream_receive_window(VarInt::from_u32(window.unwrap_or(WINDOW)))
         .receive_window(VarInt::MAX)
-        .send_window(SEND_WINDOW);
+        .send_window(SEND_WINDOW.max(window.unwrap_or(0).into()));
     Arc::new(transport)
 }
 

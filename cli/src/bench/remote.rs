@@ -21,6 +21,7 @@ pub(super) struct Order {
     version: String,
     backend: String,
     scenario: String,
+    options: Vec<String>,
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -59,6 +60,7 @@ async fn work(tcp: TcpStream) -> Result<(), String> {
     let mut child = Command::new(std::env::current_exe().map_err(told)?)
         .args(["bench-worker", "server", "--backend", &order.backend, "--scenario", &order.scenario])
         .args(["--at", &backend.address(&place.to_string())])
+        .args(order.options.iter().flat_map(|option| ["--option", option]))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -77,11 +79,21 @@ async fn work(tcp: TcpStream) -> Result<(), String> {
 }
 
 /// Orders a worker at `at`.
-pub(super) async fn order(at: &str, backend: &str, scenario: &str) -> std::io::Result<(OwnedWriteHalf, OwnedReadHalf)> {
+pub(super) async fn order(
+    at: &str,
+    backend: &str,
+    scenario: &str,
+    options: &[String],
+) -> std::io::Result<(OwnedWriteHalf, OwnedReadHalf)> {
     let tcp = tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await??;
     tcp.set_nodelay(true)?;
     let (from, mut to) = tcp.into_split();
-    let order = Order { version: VERSION.to_owned(), backend: backend.to_owned(), scenario: scenario.to_owned() };
+    let order = Order {
+        version: VERSION.to_owned(),
+        backend: backend.to_owned(),
+        scenario: scenario.to_owned(),
+        options: options.to_vec(),
+    };
     to.write_all(format!("{}\n", serde_json::to_string(&order)?).as_bytes()).await?;
     Ok((to, from))
 }

@@ -116,7 +116,8 @@ impl Row {
 
     fn cells(&self) -> [String; COLUMNS.len()] {
         let scenario = match self.scenario {
-            "idle" | "unread" => format!("{} {}", self.scenario, self.channels),
+            "pingpong" if self.channels == 1 => self.scenario.to_owned(),
+            "idle" | "unread" | "pingpong" => format!("{} {}", self.scenario, self.channels),
             name => name.to_owned(),
         };
         let size = |bytes: Option<u64>| match bytes {

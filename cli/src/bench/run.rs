@@ -55,9 +55,17 @@ pub(crate) struct Alone {
 /// How long a worker may be silent beyond what it measures.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Starts both processes, lets them measure, ends them. With `remote`, the server's is started there.
-pub(crate) async fn measure(backend: &Backend, scenario: &Scenario, times: Times, remote: Option<&str>) -> Outcome {
-    match exchange(backend, scenario, times, remote).await {
+/// What holds for every run.
+pub(crate) struct How {
+    /// Where the server's process is started, if not here.
+    pub(crate) remote: Option<String>,
+    /// Options of URLs, for both ends.
+    pub(crate) options: Vec<String>,
+}
+
+/// Starts both processes, lets them measure, ends them.
+pub(crate) async fn measure(backend: &Backend, scenario: &Scenario, times: Times, how: &How) -> Outcome {
+    match exchange(backend, scenario, times, how).await {
         Ok(intervals) => match intervals.as_slice() {
             [once] => Outcome::Measured(figures(scenario, once)),
             [alone, beside] => {
@@ -77,23 +85,18 @@ struct Interval {
     server: Report,
 }
 
-async fn exchange(
-    backend: &Backend,
-    scenario: &Scenario,
-    times: Times,
-    remote: Option<&str>,
-) -> Result<Vec<Interval>, Outcome> {
+async fn exchange(backend: &Backend, scenario: &Scenario, times: Times, how: &How) -> Result<Vec<Interval>, Outcome> {
     let patience = PATIENCE + times.measured + times.warm_up;
     let place = Place::new(backend);
-    let mut server = match remote {
-        None => Worker::start("server", backend, scenario, times, &backend.address(&place.name))?,
-        Some(at) => Worker::order(at, backend, scenario).await?,
+    let mut server = match &how.remote {
+        None => Worker::start("server", backend, scenario, times, &backend.address(&place.name), how)?,
+        Some(at) => Worker::order(at, backend, scenario, how).await?,
     };
     let address = match server.hear(patience).await? {
         Said::Listening(address) => address,
         other => return Err(server.confused(&other)),
     };
-    let mut client = Worker::start("client", backend, scenario, times, &address)?;
+    let mut client = Worker::start("client", backend, scenario, times, &address, how)?;
     let mut intervals = Vec::new();
     for _ in 0..=usize::from(scenario.is_beside()) {
         match client.hear(patience).await? {
@@ -194,6 +197,7 @@ impl Worker {
         scenario: &Scenario,
         times: Times,
         at: &str,
+        how: &How,
     ) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::Failed(format!("cannot start the {role}: {error}"));
         let this = std::env::current_exe().map_err(|error| failed(&error))?;
@@ -201,6 +205,7 @@ impl Worker {
             .args(["bench-worker", role, "--backend", backend.name(), "--scenario", &scenario.label(), "--at", at])
             .args(["--seconds", &times.measured.as_secs_f64().to_string()])
             .args(["--warm-up", &times.warm_up.as_secs_f64().to_string()])
+            .args(how.options.iter().flat_map(|option| ["--option", option]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -212,8 +217,8 @@ impl Worker {
         }
     }
 
-    async fn order(at: &str, backend: &Backend, scenario: &Scenario) -> Result<Self, Outcome> {
-        match remote::order(at, backend.name(), &scenario.label()).await {
+    async fn order(at: &str, backend: &Backend, scenario: &Scenario, how: &How) -> Result<Self, Outcome> {
+        match remote::order(at, backend.name(), &scenario.label(), &how.options).await {
             Ok((to, from)) => Ok(Self::new("server", None, Box::new(to), Box::new(from))),
             Err(error) => Err(Outcome::Failed(format!("nothing is served at {at}: {error}"))),
         }

@@ -108,7 +108,7 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "pingpong",
-        summary: "one channel, 64 bytes there and back, one after the other; the value is the median",
+        summary: "one channel, 64 bytes there and back, one after the other; the value is the median (pingpong:N on N channels)",
         kind: Kind::PingPong,
         channels: 1,
         unit: Unit::Microseconds,
@@ -180,13 +180,13 @@ impl Scenario {
         match (found.kind, channels) {
             (Kind::Idle, None) => Ok(IDLE_CHANNELS.into_iter().map(with).collect()),
             (Kind::Unread, None) => Ok(UNREAD_CHANNELS.into_iter().map(with).collect()),
-            (Kind::Idle | Kind::Unread, Some(text)) => match text.parse() {
+            (Kind::Idle | Kind::Unread | Kind::PingPong, Some(text)) if name != "rr64" => match text.parse() {
                 Ok(channels @ 1..=1_000_000) => Ok(vec![with(channels)]),
                 _ => Err(Exit::usage(format!("scenario {name}:{text}: 1 to 1000000 channels are allowed"))),
             },
             (_, None) => Ok(vec![found.clone()]),
             (_, Some(_)) => {
-                Err(Exit::usage(format!("scenario {name} takes no number of channels; idle and unread do")))
+                Err(Exit::usage(format!("scenario {name} takes no number of channels; pingpong, idle and unread do")))
             }
         }
     }
@@ -194,7 +194,8 @@ impl Scenario {
     /// As people and worker processes call it, the number of channels included where it varies.
     pub(crate) fn label(&self) -> String {
         match self.kind {
-            Kind::Idle | Kind::Unread => format!("{}:{}", self.name, self.channels),
+            Kind::PingPong if self.channels == 1 || self.name == "rr64" => self.name.to_owned(),
+            Kind::Idle | Kind::Unread | Kind::PingPong => format!("{}:{}", self.name, self.channels),
             _ => self.name.to_owned(),
         }
     }
@@ -238,7 +239,10 @@ mod tests {
         assert_eq!(Scenario::parse("idle:7").expect("known")[0].channels, 7);
         let unread: Vec<_> = Scenario::parse("unread").expect("known").iter().map(Scenario::label).collect();
         assert_eq!(unread, ["unread:1", "unread:64", "unread:1000"]);
-        for bad in ["", "bulk", "bulk1:3", "idle:0", "idle:x"] {
+        for label in ["pingpong", "pingpong:20", "rr64"] {
+            assert_eq!(Scenario::parse(label).expect("known")[0].label(), label);
+        }
+        for bad in ["", "bulk", "bulk1:3", "idle:0", "idle:x", "rr64:3"] {
             assert!(Scenario::parse(bad).is_err(), "{bad}");
         }
         for name in DEFAULT.iter().chain(QUICK) {

@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// How long traffic runs before
     #[arg(long, default_value_t = 0.2)]
     warm_up: f64,
+    /// As 'mux bench --option'
+    #[arg(long)]
+    option: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -148,8 +151,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     let played = match enough_descriptors(&backend, &scenario, descriptors) {
         Err(trouble) => Err(trouble),
         Ok(()) => match args.role {
-            Role::Server => serve(&backend, &scenario, &args.at, commands).await,
-            Role::Client => drive(&backend, &scenario, &args.at, times, commands).await,
+            Role::Server => serve(&backend, &scenario, &args.at, &args.option, commands).await,
+            Role::Client => drive(&backend, &scenario, &args.at, &args.option, times, commands).await,
         },
     };
     match played {
@@ -212,6 +215,7 @@ async fn serve(
     backend: &Backend,
     scenario: &Scenario,
     at: &str,
+    options: &[String],
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
     match backend {
@@ -230,7 +234,7 @@ async fn serve(
         }
         Backend::Bare(Bare::Quinn) => {
             let (tls, pin) = secure::presented()?;
-            let (endpoint, address) = raw_quinn::listen(address(at)?, &tls, scenario)?;
+            let (endpoint, address) = raw_quinn::listen(address(at)?, &tls, scenario, window(options)?)?;
             say(&Said::Listening(with_option(&address.to_string(), &pin)))?;
             let accepting = raw_quinn::accept(&endpoint).await?;
             server::run(vec![accepting], scenario, commands).await
@@ -240,7 +244,7 @@ async fn serve(
             say(&Said::Listening(listener.local_addr()?.to_string()))?;
             let (tcp, _) = listener.accept().await?;
             tcp.set_nodelay(true)?;
-            server::run(vec![raw_h2::accept(tcp, scenario).await?], scenario, commands).await
+            server::run(vec![raw_h2::accept(tcp, scenario, window(options)?).await?], scenario, commands).await
         }
         Backend::Bare(Bare::H2Tls) => {
             let (tls, pin) = secure::presented()?;
@@ -250,7 +254,7 @@ async fn serve(
             let (tcp, _) = listener.accept().await?;
             tcp.set_nodelay(true)?;
             let stream = acceptor.accept(tcp).await?;
-            server::run(vec![raw_h2::accept(stream, scenario).await?], scenario, commands).await
+            server::run(vec![raw_h2::accept(stream, scenario, window(options)?).await?], scenario, commands).await
         }
         Backend::Bare(Bare::Unix) => {
             let listener = UnixListener::bind(at)?;
@@ -260,7 +264,7 @@ async fn serve(
         Backend::Mux(_) => {
             let mut config = config(scenario);
             let pin = if backend.is_tls() { Some(secure::present(&mut config)?) } else { None };
-            let listener = libmux::listen(at, &config).await?;
+            let listener = libmux::listen(&with_options(at, options), &config).await?;
             let url = listener.url();
             say(&Said::Listening(pin.map_or_else(|| url.to_owned(), |pin| with_option(url, &pin))))?;
             let session = listener.accept().await?;
@@ -273,6 +277,7 @@ async fn drive(
     backend: &Backend,
     scenario: &Scenario,
     at: &str,
+    options: &[String],
     times: Times,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(), Trouble> {
@@ -284,22 +289,22 @@ async fn drive(
         }
         Backend::Bare(Bare::Quinn) => {
             let (at, tls) = secure::trusted(at)?;
-            let opening = raw_quinn::dial(address(at)?, &tls, scenario).await?;
+            let opening = raw_quinn::dial(address(at)?, &tls, scenario, window(options)?).await?;
             client::run(opening, scenario, times, commands).await
         }
         Backend::Bare(Bare::H2) => {
             let tcp = dial_tcp(at)?.connect().await?;
-            client::run(raw_h2::dial(tcp).await?, scenario, times, commands).await
+            client::run(raw_h2::dial(tcp, window(options)?).await?, scenario, times, commands).await
         }
         Backend::Bare(Bare::H2Tls) => {
             let (at, tls) = secure::trusted(at)?;
             let connector = raw_tls::connector(&tls, secure::HTTP2)?;
             let stream = raw_tls::connect(dial_tcp(at)?.connect().await?, &connector).await?;
-            client::run(raw_h2::dial(stream).await?, scenario, times, commands).await
+            client::run(raw_h2::dial(stream, window(options)?).await?, scenario, times, commands).await
         }
         Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, times, commands).await,
         Backend::Mux(_) => {
-            let session = libmux::dial(at, &config(scenario)).await?;
+            let session = libmux::dial(&with_options(at, options), &config(scenario)).await?;
             client::run(Opening(session), scenario, times, commands).await
         }
     }
@@ -317,6 +322,18 @@ fn dial_tcp(at: &str) -> Result<TcpDial, Trouble> {
 
 fn address(at: &str) -> Result<SocketAddr, Trouble> {
     at.parse().map_err(|error| Trouble::Fail(format!("{at}: {error}")))
+}
+
+fn with_options(url: &str, options: &[String]) -> String {
+    options.iter().fold(url.to_owned(), |url, option| with_option(&url, option))
+}
+
+/// The window that the bare libraries are to have, where one is given.
+fn window(options: &[String]) -> Result<Option<u32>, Trouble> {
+    let Some(given) = options.iter().find_map(|option| option.strip_prefix("window=")) else { return Ok(None) };
+    let mut config = Config::default();
+    config.set("window", given)?;
+    Ok(Some(config.window))
 }
 
 /// The defaults, which is what users get; only masses of channels need limits raised.
