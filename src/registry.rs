@@ -6,7 +6,7 @@ use backend_h2::H2Backend;
 use backend_qmux::QmuxBackend;
 use backend_quic::QuicBackend;
 use mux_api::backend::{Backend, ByteStream, Scheme};
-use mux_api::{Budget, Config, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
+use mux_api::{Budget, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
 
 /// The backends a program can choose from, by scheme.
 #[derive(Default)]
@@ -44,6 +44,14 @@ impl Registry {
     pub fn schemes(&self) -> Vec<Scheme> {
         let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
         backends.iter().flat_map(|backend| backend.schemes().to_vec()).collect()
+    }
+
+    /// The URL options of this scheme's backend alone, beside [`OPTIONS`](crate::OPTIONS), which all understand.
+    ///
+    /// # Errors
+    /// As [`scheme`](Self::scheme).
+    pub fn own_options(&self, scheme: &str) -> Result<Vec<ConfigOption>> {
+        Ok(self.backend(scheme)?.options().to_vec())
     }
 
     /// The scheme of this name.

@@ -13,7 +13,7 @@ use crate::exit::{Exit, print_line};
 /// Make a self-signed certificate for development, to be trusted by its pin
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where cert.pem and key.pem are written; nothing is overwritten
+    /// Where cert.pem and key.pem are written: made if missing; nothing is overwritten
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
 
@@ -30,6 +30,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Exit> {
     };
     let made = self_signed(&names).map_err(|error| Exit::from_mux("cannot make a certificate", &error))?;
     let (cert, key) = (args.out.join("cert.pem"), args.out.join("key.pem"));
+    fs::create_dir_all(&args.out)
+        .map_err(|error| Exit::failed(format!("cannot make the directory {}: {error}", args.out.display())))?;
     create(&cert, 0o644, &made.cert_pem)?;
     if let Err(exit) = create(&key, 0o600, &made.key_pem) {
         // One without the other is of no use, and would be in the way of the next attempt.

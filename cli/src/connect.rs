@@ -2,6 +2,7 @@
 
 use libmux::{Config, OpenOptions};
 
+use crate::dial::dial;
 use crate::exit::Exit;
 use crate::stdio;
 
@@ -18,8 +19,7 @@ pub(crate) struct Args {
 
 /// Dials, carries one channel, closes.
 pub(crate) async fn run(args: Args) -> Result<(), Exit> {
-    let doing = format!("cannot connect to {}", args.url);
-    let session = libmux::dial(&args.url, &Config::default()).await.map_err(|error| Exit::from_mux(&doing, &error))?;
+    let session = dial(&args.url, &Config::default()).await?;
     tracing::info!("connected to {}: {}", session.info().peer_addr, session.capabilities());
     let options = OpenOptions::new().label(args.label.unwrap_or_default());
     let channel = session

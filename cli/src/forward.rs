@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::dial::dial;
 use crate::exit::{Exit, explain, print_line};
 use crate::relay;
 
@@ -38,9 +39,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     check_address("--listen", &args.listen)?;
     let config = Config::default();
     // The first dial must work: a mistake in the URL shows at once instead of in every connection.
-    let session = libmux::dial(&args.via, &config)
-        .await
-        .map_err(|error| Exit::from_mux(&format!("cannot connect to {}", args.via), &error))?;
+    let session = dial(&args.via, &config).await?;
     let cannot_listen = |error| Exit::failed(format!("cannot listen on {}: {error}", args.listen));
     let listener = TcpListener::bind(&args.listen).await.map_err(cannot_listen)?;
     print_line(&listener.local_addr().map_err(cannot_listen)?.to_string())?;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Command;
+use libmux::OPTIONS;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +20,7 @@ Examples:
   mux listen quic://127.0.0.1:4000 --self-signed --echo
   mux connect 'quic://127.0.0.1:4000?pin=sha256:...'  the URL that listen printed: encrypted, trusted by its pin
 
+  mux ping qmux://127.0.0.1:4000                      the round trip to the other end's library
   mux bench --quick                                   what it costs over bare TCP, quinn and h2
 ";
 
@@ -52,6 +54,7 @@ pub(crate) fn teach(command: Command) -> Command {
         .mut_subcommand("listen", |c| c.after_help(after(&[LISTEN, TCP_CODES, &urls, EXIT_CODES])))
         .mut_subcommand("connect", |c| c.after_help(after(&[CONNECT, &urls, EXIT_CODES])))
         .mut_subcommand("forward", |c| c.after_help(after(&[FORWARD, TCP_CODES, &urls, EXIT_CODES])))
+        .mut_subcommand("ping", |c| c.after_help(after(&[PING, &urls, EXIT_CODES])))
         .mut_subcommand("cert", |c| c.after_help(after(&[CERT, EXIT_CODES])))
         .mut_subcommand("bench", |c| c.after_help(after(&[BENCH, EXIT_CODES])))
 }
@@ -92,6 +95,14 @@ Examples:
   mux connect qmux+unix:///run/m.sock --label files
 ";
 
+const PING: &str = "\
+The library at the other end answers, whatever its application does. Ctrl-C ends it too, with the summary.
+
+Examples:
+  mux ping qmux://127.0.0.1:4000
+  mux ping -c 100 -i 0.01 'quic://host:4000?pin=sha256:...'
+";
+
 const FORWARD: &str = "\
 It prints one line on stdout, the address it listens on with the real port. All connections are channels of one session,
 which is dialed again, with growing pauses, when it dies. Connections that come meanwhile wait up to 10 s for it.
@@ -126,14 +137,28 @@ Examples:
 ";
 
 fn urls() -> String {
-    let mut text = URLS.to_owned();
-    for scheme in libmux::registry().schemes() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {:<34}{}", scheme.example, scheme.summary);
+    let schemes = libmux::registry().schemes();
+    let rows = schemes.iter().map(|scheme| (scheme.example, scheme.summary.to_owned()));
+    let text = URLS.to_owned() + &columns(rows.collect());
+    let mut options: Vec<(&str, String)> = OPTIONS.iter().map(|option| (option.name, option.help.to_owned())).collect();
+    for scheme in &schemes {
+        for option in libmux::registry().own_options(scheme.name).unwrap_or_default() {
+            if !options.iter().any(|(name, _)| *name == option.name) {
+                let backend = scheme.name.split('+').next().unwrap_or_default();
+                options.push((option.name, format!("{} ({backend})", option.help)));
+            }
+        }
     }
-    text.push_str("URL options:\n");
-    for option in libmux::OPTIONS {
-        let _ = writeln!(text, "  {:<16}{}", option.name, option.help);
+    text + "URL options:\n" + &columns(options)
+}
+
+/// Two columns, the first as wide as it must be.
+fn columns(rows: Vec<(&str, String)>) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for (name, help) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<width$}  {help}");
     }
     text
 }

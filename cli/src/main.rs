@@ -4,10 +4,12 @@ mod backends;
 mod bench;
 mod cert;
 mod connect;
+mod dial;
 mod exit;
 mod forward;
 mod help;
 mod listen;
+mod ping;
 mod relay;
 mod stdio;
 
@@ -37,6 +39,7 @@ enum Command {
     Listen(listen::Args),
     Connect(connect::Args),
     Forward(forward::Args),
+    Ping(ping::Args),
     Backends(backends::Args),
     Cert(cert::Args),
     Bench(bench::Args),
@@ -86,6 +89,7 @@ async fn run(command: Command) -> Result<(), Exit> {
         Command::Listen(args) => listen::run(args).await,
         Command::Connect(args) => connect::run(args).await,
         Command::Forward(args) => forward::run(args).await,
+        Command::Ping(args) => ping::run(args).await,
         Command::Backends(_) => backends::run(),
         Command::Cert(args) => cert::run(&args),
         Command::Bench(args) => bench::run(args).await,

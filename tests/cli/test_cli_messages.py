@@ -1,5 +1,6 @@
 """Mistakes are explained, and the exit code tells them from failures."""
 
+import re
 import socket
 import subprocess
 
@@ -26,6 +27,33 @@ def test_a_udp_port_where_nobody_listens_is_refused(mux):
     ended = mux.run("connect", f"quic://127.0.0.1:{port}?insecure=1&connect_timeout=60s")
     assert ended.returncode == 1
     assert b"refused" in ended.stderr.lower() and b"safe to retry" in ended.stderr, ended.stderr
+
+
+def test_who_waits_is_told(mux):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"quic://127.0.0.1:{silent.getsockname()[1]}?insecure=1&connect_timeout=4s"
+        process = mux.start("connect", url)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and said.count(b"still trying") == 1 and b"cannot connect" in said, said
+
+
+def test_every_option_and_url_has_room_in_the_help(mux):
+    said = mux.run("--help").stdout.decode()
+    for name in ("ext", "path", "window", "pin"):
+        assert re.search(rf"^  {name}  +\S", said, re.M), said
+    for example in ("qmux+tcp://host:port", "h2c+unix:///run/mux.sock?path=/mux/1"):
+        assert re.search(rf"^  {re.escape(example)}  +\S", said, re.M), said
+
+
+def test_ping_measures_or_says_that_the_wire_cannot(mux, url):
+    _, dial = mux.listen(url, "--echo")
+    ended = mux.run("ping", dial, "--count", "3", "--interval", "0.01")
+    if url.startswith("qmux") and b"cannot ping" in ended.stderr:
+        assert (ended.returncode, ended.stdout) == (1, b"")
+        return
+    lines = ended.stdout.decode().splitlines()
+    assert ended.returncode == 0 and len(lines) == 4 and lines[3].startswith("3 answers"), ended.stderr
 
 
 def test_a_missing_socket_file_is_a_failure(mux, place):

@@ -34,7 +34,7 @@ def test_a_wrong_pin_names_what_was_presented(mux, scheme):
 def test_a_certificate_that_nobody_vouches_for_is_rejected(mux, scheme):
     _, dial = mux.listen(f"{scheme}://127.0.0.1:0", "--echo", "--self-signed")
     ended = mux.run("connect", dial.partition("?")[0], stdin=b"hello")
-    assert ended.returncode == 1 and b"certificate was rejected" in ended.stderr, ended.stderr
+    assert ended.returncode == 1 and b"certificate was rejected" in ended.stderr and b"pin=" in ended.stderr, ended.stderr
 
 
 def test_files_of_mux_cert_serve_and_are_trusted_by_pin_or_as_authority(mux, scheme, place):
@@ -72,11 +72,17 @@ def test_mux_cert_overwrites_nothing(mux, place):
 
 
 def test_mux_cert_says_what_it_cannot_do(mux, place):
-    ended = mux.run("cert", "--out", f"{place}/none")
-    assert ended.returncode == 1 and b"none/cert.pem" in ended.stderr, ended.stderr
-    ended = mux.run("cert", "--out", str(place), "\u00fc")
+    (place / "file").touch()
+    ended = mux.run("cert", "--out", f"{place}/file/none")
+    assert ended.returncode == 1 and b"file/none" in ended.stderr, ended.stderr
+    ended = mux.run("cert", "--out", f"{place}/none", "\u00fc")
     assert ended.returncode == 2 and b"names" in ended.stderr, ended.stderr
-    assert list(place.iterdir()) == []
+    assert [path.name for path in place.iterdir()] == ["file"]
+
+
+def test_mux_cert_makes_the_directory(mux, place):
+    assert mux.run("cert", "--out", f"{place}/new/certs").returncode == 0
+    assert sorted(path.name for path in (place / "new" / "certs").iterdir()) == ["cert.pem", "key.pem"]
 
 
 def test_openssl_reads_what_mux_cert_writes(mux, place):

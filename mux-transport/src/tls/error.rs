@@ -17,7 +17,9 @@ pub fn handshake_error(alert: u8, origin: Origin, why: &str) -> Error {
     let why = why.strip_prefix("Other(OtherError(").and_then(|why| why.strip_suffix("))")).unwrap_or(why);
     let text = match why {
         "" => describe(alert),
-        "UnknownIssuer" => "unknown issuer: no trusted authority leads to it".to_owned(),
+        "UnknownIssuer" => "unknown issuer: no trusted authority leads to it; ca=PATH trusts another, a dialer's \
+                            pin=sha256:HEX this certificate alone, insecure=1 anybody"
+            .to_owned(),
         "CaUsedAsEndEntity" => "it is an authority's (basicConstraints CA:TRUE), not a server's or client's; make one \
                                 with CA:FALSE, or trust this one by its pin"
             .to_owned(),
