@@ -130,6 +130,7 @@ Examples:
   mux bench --backend qmux,qmux+unix --scenario bulk1,pingpong --seconds 5 --runs 5
   mux bench --scenario idle --json idle.jsonl         memory of 10,000 and 100,000 channels
   mux bench --scenario idle:500                       ... or of as many as you like
+  mux bench --html bench.html                         the ratios as a picture
   mux bench --scenario unread,loaded-ping             what a channel keeps beside others that are full, or busy
   mux bench --serve 192.0.2.7:7000                    at one end of a link ...
   mux bench --connect 192.0.2.7:7000 --seconds 10     ... and at the other

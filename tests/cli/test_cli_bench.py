@@ -56,6 +56,12 @@ def test_every_scenario_gives_a_line_beside_the_bare_transport(mux, backend, tmp
     assert b"ratio" in ended.stdout and backend.encode() in ended.stdout
 
 
+def test_the_ratios_can_be_seen(mux, tmp_path):
+    ended = bench(mux, "--backend", "qmux", "--scenario", "pingpong,bulk1", "--html", str(tmp_path / "bench.html"))
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "bench.html").read_text().count("<rect") == 2
+
+
 def test_json_on_stdout_is_nothing_but_json(mux):
     ended = bench(mux, "--scenario", "pingpong", "--json", "-")
     assert ended.returncode == 0, ended.stderr

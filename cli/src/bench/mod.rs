@@ -4,6 +4,7 @@ mod backend;
 mod beside;
 mod client;
 mod link;
+mod picture;
 mod process;
 mod raw_h2;
 mod raw_quinn;
@@ -18,7 +19,7 @@ pub(crate) mod worker;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -56,12 +57,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
 
+    /// Draw the ratios: a page of HTML
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Through which API
     #[arg(long, value_name = "API", default_value = "rust", value_parser = ["rust"])]
     api: String,
 
     /// Serve those who measure over a link with --connect, until interrupted; prints the address. For trusted networks
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["connect", "json", "quick", "list"])]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["connect", "json", "html", "quick", "list"])]
     serve: Option<String>,
 
     /// Measure over a link: the server's process runs where 'mux bench --serve' printed this address
@@ -91,7 +96,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
         return remote::serve(at).await;
     }
     let plan = Plan::new(&args)?;
-    let mut json = args.json.as_ref().map(Json::open).transpose()?;
+    let mut json = args.json.as_deref().map(Json::open).transpose()?;
+    let picture = args.html.as_deref().map(create).transpose()?;
     let progress = Progress::new(plan.scenarios.len() * plan.runs * plan.backends.len());
     let mut rows = Vec::new();
     for scenario in &plan.scenarios {
@@ -103,6 +109,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
         rows.extend(scenario_rows);
     }
     progress.finish();
+    if let (Some(mut file), Some(path)) = (picture, &args.html) {
+        file.write_all(picture::page(&rows).as_bytes()).map_err(|error| cannot_write(path, &error))?;
+    }
     let text = table(&rows);
     match json {
         Some(Json::Stdout) => eprint_table(&text),
@@ -227,6 +236,15 @@ fn eprint_table(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Before the first run: nobody wants to learn after an hour that the directory does not exist.
+fn create(path: &Path) -> Result<File, Exit> {
+    File::create(path).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Exit {
+    Exit::failed(format!("cannot write {}: {error}", path.display()))
+}
+
 /// Where the JSON goes.
 enum Json {
     Stdout,
@@ -234,15 +252,11 @@ enum Json {
 }
 
 impl Json {
-    fn open(path: &PathBuf) -> Result<Self, Exit> {
+    fn open(path: &Path) -> Result<Self, Exit> {
         if path.as_os_str() == "-" {
             return Ok(Self::Stdout);
         }
-        // Before the first run: nobody wants to learn after an hour that the directory does not exist.
-        match File::create(path) {
-            Ok(file) => Ok(Self::File(path.clone(), file)),
-            Err(error) => Err(Exit::failed(format!("cannot write {}: {error}", path.display()))),
-        }
+        Ok(Self::File(path.to_path_buf(), create(path)?))
     }
 
     fn write(&mut self, rows: &[Row]) -> Result<(), Exit> {
@@ -254,9 +268,7 @@ impl Json {
         };
         match self {
             Self::Stdout => lines(&mut io::stdout().lock()).map_err(|error| stdout_failed(&error)),
-            Self::File(path, file) => {
-                lines(file).map_err(|error| Exit::failed(format!("cannot write {}: {error}", path.display())))
-            }
+            Self::File(path, file) => lines(file).map_err(|error| cannot_write(path, &error)),
         }
     }
 }

@@ -9,15 +9,15 @@ use super::scenario::{Scenario, Unit};
 /// A backend in a scenario: a line of the JSON and of the table.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    backend: String,
-    scenario: &'static str,
+    pub(super) backend: String,
+    pub(super) scenario: &'static str,
     channels: usize,
     api: String,
-    unit: &'static str,
+    pub(super) unit: &'static str,
     /// Whether a smaller value is better; a ratio above 1 always is.
-    less_is_better: bool,
+    pub(super) less_is_better: bool,
     /// The median of the runs; `null` when there is none.
-    value: Option<f64>,
+    pub(super) value: Option<f64>,
     min: Option<f64>,
     max: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,9 +34,9 @@ pub(crate) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     alone_p99_us: Option<f64>,
     /// What it rides on, bare.
-    baseline: Option<&'static str>,
+    pub(super) baseline: Option<&'static str>,
     /// The median of the ratios to the baseline's run of the same round; above 1 is better.
-    ratio: Option<f64>,
+    pub(super) ratio: Option<f64>,
     cpu_client_s: Option<f64>,
     cpu_server_s: Option<f64>,
     /// Bytes: the peak, or in `idle` what a channel adds.
@@ -114,12 +114,16 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> [String; COLUMNS.len()] {
-        let scenario = match self.scenario {
+    /// The scenario as people call it, the number of channels included where it varies.
+    pub(super) fn label(&self) -> String {
+        match self.scenario {
             "pingpong" if self.channels == 1 => self.scenario.to_owned(),
             "idle" | "unread" | "pingpong" => format!("{} {}", self.scenario, self.channels),
             name => name.to_owned(),
-        };
+        }
+    }
+
+    fn cells(&self) -> [String; COLUMNS.len()] {
         let size = |bytes: Option<u64>| match bytes {
             None => String::new(),
             Some(bytes) if bytes >= 10 << 20 => format!("{} MiB", bytes >> 20),
@@ -128,7 +132,7 @@ impl Row {
         };
         let seconds = |s: Option<f64>| s.map(|s| format!("{s:.2}")).unwrap_or_default();
         [
-            scenario,
+            self.label(),
             self.backend.clone(),
             self.value.map(number).unwrap_or_default(),
             format!("{} {}", self.unit, if self.less_is_better { "-" } else { "+" }),
@@ -211,7 +215,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 /// Three digits or more, no more decimals than that takes.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
@@ -220,11 +224,11 @@ fn number(value: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::backend::Bare;
     use super::*;
 
-    fn run(value: f64) -> Outcome {
+    pub(in super::super) fn run(value: f64) -> Outcome {
         Outcome::Measured(Run {
             value,
             latency: None,
