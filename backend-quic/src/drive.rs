@@ -14,6 +14,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::control::{Control, Silence};
 use crate::error::{closed_by_peer, connection_error};
+use crate::places::Announcing;
 use crate::record::Record;
 use crate::shared::Shared;
 
@@ -63,6 +64,7 @@ struct Driver {
     next_ping: u64,
     /// Channel traffic seen, and when it last moved.
     traffic: (u64, Instant),
+    announcing: Announcing,
     /// When to look for traffic again.
     look: Option<Instant>,
 }
@@ -85,6 +87,7 @@ pub(crate) async fn drive(release: Release, mut parts: Parts) {
         pings: HashMap::new(),
         next_ping: 0,
         traffic: (0, Instant::now()),
+        announcing: Announcing::default(),
         look: Instant::now().checked_add(shared.settings.idle / 4),
     };
     let (said, heard) = driver.run(&mut parts.arriving).await;
@@ -145,6 +148,10 @@ impl Driver {
                 () = shared.command.notified() => self.obey(),
                 () = acknowledged(&mut self.phase) => self.say_close(),
                 () = until(deadline) => self.on_time(),
+                () = until(self.announcing.due()) => {
+                    self.announcing.announce(&shared.conn, &shared.places);
+                    Turn::Go
+                }
             };
             if let Turn::End(said) = turn {
                 return (said, matches!(self.phase, Phase::Closing { .. } | Phase::Answered { .. }));
@@ -173,6 +180,9 @@ impl Driver {
             (state.draining && self.control.is_some(), state.closing.clone(), pings)
         };
         self.say_resets();
+        if self.shared.places.has_ended() {
+            self.announcing.begin(&self.shared.conn);
+        }
         for answer in pings {
             self.next_ping += 1;
             let token = self.next_ping.to_be_bytes();

@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 mod flush;
 mod listener;
+mod places;
 mod preface;
 mod probe;
 mod record;

@@ -75,7 +75,7 @@ pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Se
         Role::Server => None,
     };
     let info = describe(&conn, url, role, local);
-    let shared = Arc::new(Shared::new(conn, settings, ending));
+    let shared = Arc::new(Shared::new(conn, role, settings, ending));
     let (arrived, arriving) = oneshot::channel();
     let release = Release(Arc::clone(&shared));
     let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived));

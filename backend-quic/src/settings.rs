@@ -7,6 +7,7 @@ use mux_api::{Config, Error, Result, Role, Url};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 use crate::congestion::Ending;
+use crate::places;
 
 /// What a session allows its peer and itself.
 #[derive(Clone, Debug)]
@@ -70,13 +71,16 @@ impl Settings {
         }
     }
 
+    /// Streams that the peer may open beside channels: the dialer's control stream.
+    pub(crate) fn beside(role: Role) -> u32 {
+        u32::from(role == Role::Server)
+    }
+
     /// quinn's settings.
     pub(crate) fn transport(&self, role: Role, ending: &Ending) -> Result<Arc<TransportConfig>> {
         let mut transport = TransportConfig::default();
-        // The dialer's control stream takes a slot of the acceptor's.
-        let control = u32::from(role == Role::Server);
         transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_channels.saturating_add(control)))
+            .max_concurrent_bidi_streams(places::first(self.max_channels, Self::beside(role)))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
             .stream_receive_window(VarInt::from_u32(self.window))

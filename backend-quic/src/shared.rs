@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use mux_api::backend::{BoxFuture, ChannelParts};
-use mux_api::{Budget, Error, codes};
+use mux_api::{Budget, Error, Role, codes};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::{Notify, oneshot};
 
@@ -21,6 +21,7 @@ use crate::congestion::Ending;
 use crate::early::{Early, EarlyReset};
 use crate::error::{connection_error, varint};
 use crate::flush::FlushQueue;
+use crate::places::Places;
 use crate::settings::Settings;
 
 /// Resets that may wait to be said.
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) flush: FlushQueue,
     /// Streams that the peer has reset before we read their preface.
     pub(crate) early: Early,
+    pub(crate) places: Places,
     /// Tells the driver that `state` asks for something.
     pub(crate) command: Notify,
     /// The session takes no more writes: it is closing, or over.
@@ -89,7 +91,8 @@ impl State {
 }
 
 impl Shared {
-    pub(crate) fn new(conn: Connection, settings: Settings, ending: Ending) -> Self {
+    pub(crate) fn new(conn: Connection, role: Role, settings: Settings, ending: Ending) -> Self {
+        let places = Places::new(settings.max_channels, Settings::beside(role));
         let budget = Budget::new(settings.budget, Some(Budget::process().clone()));
         Self {
             conn,
@@ -99,6 +102,7 @@ impl Shared {
             opening: Opening::default(),
             flush: FlushQueue::default(),
             early: Early::default(),
+            places,
             command: Notify::new(),
             over: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),

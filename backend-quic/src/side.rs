@@ -131,6 +131,9 @@ impl SendSide {
     /// For a channel with two halves.
     pub(crate) fn new(shared: &Arc<Shared>, stream: quinn::SendStream, initiator: Initiator) -> Arc<Self> {
         shared.counts.open.fetch_add(1, Ordering::Relaxed);
+        if initiator == Initiator::Peer {
+            shared.places.take(&shared.conn);
+        }
         let id = stream.id().into();
         let state = State {
             stream: Some(stream),
@@ -159,6 +162,9 @@ impl SendSide {
     pub(crate) fn leave(&self) {
         if self.halves.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.counts.open.fetch_sub(1, Ordering::Relaxed);
+            if self.initiator == Initiator::Peer && self.shared.places.leave() {
+                self.shared.command.notify_one();
+            }
         }
     }
 

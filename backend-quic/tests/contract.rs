@@ -429,6 +429,33 @@ async fn an_open_beyond_the_limit_waits_and_one_beyond_the_backlog_is_refused() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_channel_that_ends_lets_another_in() {
+    let (client, server, _listener) = pair("max_channels=100").await;
+    for (opener, acceptor) in [(client.clone(), server.clone()), (server, client)] {
+        within(async {
+            let (mut near, mut far) = (Vec::new(), Vec::new());
+            for _ in 0..100 {
+                near.push(opener.open().await.expect("opens"));
+                far.push(acceptor.accept().await.expect("accepts"));
+            }
+            for at in 0..20 {
+                assert_eq!(opener.try_open(&OpenOptions::new()).expect_err("full").kind(), ErrorKind::Blocked);
+                let (near_end, far_end) = (near.remove(at), far.remove(at));
+                if at % 2 == 0 {
+                    near_end.close();
+                    far_end.close();
+                } else {
+                    drop((far_end, near_end));
+                }
+                near.push(opener.open().await.expect("opens once there is room"));
+                far.push(acceptor.accept().await.expect("accepts"));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_refuses_new_channels_and_lets_old_ones_finish() {
     let (client, server, _listener) = pair("").await;
     within(async {
