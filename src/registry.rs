@@ -54,6 +54,12 @@ impl Registry {
         Ok(self.backend(scheme)?.options().to_vec())
     }
 
+    /// The options that only one backend understands, of all backends; [`Config::set_with`] takes them.
+    pub fn options(&self) -> Vec<ConfigOption> {
+        let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
+        backends.iter().flat_map(|backend| backend.options().to_vec()).collect()
+    }
+
     /// The scheme of this name.
     ///
     /// # Errors

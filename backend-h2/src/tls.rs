@@ -44,7 +44,9 @@ pub(crate) async fn accept(stream: Joined, config: Arc<ServerConfig>) -> Result<
 
 fn describe(state: &CommonState) -> TlsInfo {
     let mut info = TlsInfo::default();
-    let version = state.protocol_version().map(|version| format!("{version:?}"));
+    // "TLSv1_3" to those who wrote it down, "TLS 1.3" to those who read it, on every wire.
+    let version =
+        state.protocol_version().map(|version| format!("{version:?}").replace("TLSv", "TLS ").replace('_', "."));
     let suite = state.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
     info.summary = version.into_iter().chain(suite).collect::<Vec<_>>().join(" ");
     info.alpn = state.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();

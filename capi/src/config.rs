@@ -133,14 +133,16 @@ pub extern "C" fn mux_config_set_u64(c: mux_config, key: u32, value: u64) -> mux
     boundary::status(|| change(c, |config| set_u64(config, key, value)))
 }
 
-/// Sets an option by the name that URLs use: mux_config_set_option(c, "window", "1m"). MUX_EURL: no such name.
-/// MUX_EINVAL: a value that is not allowed.
+/// Sets an option by the name that URLs use: mux_config_set_option(c, "window", "1m"). One that only one backend knows
+/// ("ext" of qmux) is checked by that backend when it dials or listens; others do not look at it.
+///
+/// MUX_EURL: no backend has such an option. MUX_EINVAL: a value that is not allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mux_config_set_option(c: mux_config, name: *const c_char, value: *const c_char) -> mux_status {
     boundary::status(|| {
         // SAFETY: by this function's contract.
         let (name, value) = unsafe { (pointer::text(name, "name")?, pointer::text(value, "value")?) };
-        change(c, |config| Ok(config.set(name, value)?))
+        change(c, |config| Ok(config.set_with(name, value, &libmux::registry().options())?))
     })
 }
 

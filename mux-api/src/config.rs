@@ -141,7 +141,19 @@ impl Config {
     /// [`ErrorKind::Url`](crate::ErrorKind::Url) for an unknown name, [`ErrorKind::InvalidInput`](crate::ErrorKind) for
     /// a value out of range; the message lists what is allowed.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        self.set_with(name, value, &[])
+    }
+
+    /// As [`set`](Self::set); the names in `extra` are options that only a backend knows and land in [`Config::extra`],
+    /// where that backend checks them when it dials or listens, and others do not look.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); an unknown option's message lists the names in `extra` too.
+    pub fn set_with(&mut self, name: &str, value: &str, extra: &[ConfigOption]) -> Result<()> {
         match name {
+            _ if extra.iter().any(|option| option.name == name) => {
+                self.extra.insert(name.to_owned(), value.to_owned());
+            }
             "ca" => self.tls.ca_file = Some(PathBuf::from(value)),
             "cert" => {
                 let key = self.tls.identity_files.take().map(|(_, key)| key).unwrap_or_default();
@@ -160,7 +172,7 @@ impl Config {
             "keepalive" => self.keepalive = parse_duration(name, value)?,
             "idle" => self.idle = parse_duration(name, value)?,
             "connect_timeout" => self.connect_timeout = parse_duration(name, value)?,
-            _ => return Err(unknown_option(name, &[])),
+            _ => return Err(unknown_option(name, extra)),
         }
         Ok(())
     }
@@ -180,13 +192,7 @@ impl Config {
         }
         let mut config = self.clone();
         for (name, value) in url.options() {
-            if extra.iter().any(|option| option.name == name) {
-                config.extra.insert(name.clone(), value.clone());
-            } else if OPTIONS.iter().any(|option| option.name == name) {
-                config.set(name, value)?;
-            } else {
-                return Err(unknown_option(name, extra));
-            }
+            config.set_with(name, value, extra)?;
         }
         match &config.tls.identity_files {
             Some((cert, key)) if cert.as_os_str().is_empty() || key.as_os_str().is_empty() => {

@@ -259,6 +259,27 @@ static void configuration(const char *listen_url) {
   disconnect(p);
 }
 
+/* Options that only one backend knows are set by name too; the backend checks them. */
+static void backend_options(const char *listen_url) {
+  mux_config c;
+  mux_session s;
+  mux_error e;
+  uint64_t caps;
+  OK(mux_config_new(&c));
+  OK(mux_config_set_option(c, "ext", "off"));
+  struct pair p = connect_with(listen_url, c);
+  OK(mux_session_caps(p.client, &caps));
+  EQ(caps & (MUX_CAP_LABEL | MUX_CAP_RESET_CODE), 0); /* the plain wire */
+  disconnect(p);
+  OK(mux_config_set_option(c, "ext", "maybe"));
+  no_error(&e);
+  EQ(mux_dial("qmux://127.0.0.1:1", c, SOON, &s, &e), MUX_EINVAL);
+  CHECK(strstr(e.message, "maybe") != NULL);
+  EQ(mux_dial("h2c://127.0.0.1:1", c, SOON, &s, &e), MUX_EREFUSED); /* not its option */
+  EQ(mux_config_set_option(c, "extension", "off"), MUX_EURL);
+  OK(mux_close(c.h));
+}
+
 int main(int argc, char **argv) {
   CHECK(argc == 2);
   EQ(mux_version() >> 16, 0);
@@ -271,6 +292,7 @@ int main(int argc, char **argv) {
   draining(argv[1]);
   runtimes(argv[1]);
   configuration(argv[1]);
+  backend_options(argv[1]);
   finish_test();
   return 0;
 }

@@ -1,5 +1,6 @@
 /* What the test programs share: checks that say where, a pair of connected sessions, threads.
- * A program is called with one argument, a URL to listen on: qmux+tcp://127.0.0.1:0 or qmux+unix:///PATH. */
+ * A program is called with one argument, a URL to listen on. Over TLS, MUX_TEST_CERTS names a directory with ca.pem and,
+ * signed by it for localhost and 127.0.0.1, server.pem and server.key. */
 #ifndef T_H
 #define T_H
 
@@ -64,10 +65,19 @@ static inline void sleep_ms(int ms) {
   }
 }
 
+static inline int is_tls(const char *url) { return strncmp(url, "quic:", 5) == 0 || strncmp(url, "h2:", 3) == 0; }
+
+static inline const char *certs(void) {
+  const char *dir = getenv("MUX_TEST_CERTS");
+  CHECK(dir != NULL);
+  return dir;
+}
+
 /* The URL to dial. */
 static inline void url_of(mux_listener l, char *url, size_t cap) {
   int64_t n = mux_info(l.h, MUX_INFO_URL, url, cap);
   CHECK(n > 0 && (size_t)n < cap);
+  if (is_tls(url)) snprintf(url + n, cap - (size_t)n, "?ca=%s/ca.pem", certs());
 }
 
 /* Each Unix listener gets a path of its own: the one before may still be closing in the background. */
@@ -75,10 +85,12 @@ static inline mux_listener listen_with(const char *base, mux_config c) {
   static int count;
   mux_listener l;
   mux_error e;
-  char url[512];
+  char url[1024];
   no_error(&e);
-  if (strncmp(base, "qmux+unix", 9) == 0)
-    snprintf(url, sizeof url, "%s.%d", base, count++);
+  if (strstr(base, "+unix:"))
+    snprintf(url, sizeof url, "%s.%d.%d", base, (int)getpid(), count++);
+  else if (is_tls(base))
+    snprintf(url, sizeof url, "%s?cert=%s/server.pem&key=%s/server.key", base, certs(), certs());
   else
     snprintf(url, sizeof url, "%s", base);
   if (mux_listen(url, c, SOON, &l, &e) != MUX_OK) {
