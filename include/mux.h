@@ -684,8 +684,10 @@ mux_status mux_config_set_runtime(struct mux_config c, struct mux_runtime rt);
 mux_status mux_config_set_u64(struct mux_config c, uint32_t key, uint64_t value);
 
 /**
- * Sets an option by the name that URLs use: mux_config_set_option(c, "window", "1m"). MUX_EURL: no such name.
- * MUX_EINVAL: a value that is not allowed.
+ * Sets an option by the name that URLs use: mux_config_set_option(c, "window", "1m"). One that only one backend knows
+ * ("ext" of qmux) is checked by that backend when it dials or listens; others do not look at it.
+ *
+ * MUX_EURL: no backend has such an option. MUX_EINVAL: a value that is not allowed.
  */
 mux_status mux_config_set_option(struct mux_config c, const char *name, const char *value);
 

@@ -1,9 +1,17 @@
 /* A peer that is killed in the middle of a transfer never looks complete, and SIGPIPE never kills. */
 #include "t.h"
 
+/* A datagram transport has nobody who says that a process is gone: it is noticed by its silence. */
+static mux_config probing(void) {
+  mux_config c;
+  OK(mux_config_new(&c));
+  OK(mux_config_set_u64(c, MUX_CFG_KEEPALIVE_MS, getenv("MUX_TEST_SMALL") ? 2000 : 500));
+  return c;
+}
+
 /* In the child: dials, opens a channel, writes (or reads) for ever. */
 static void peer(const char *url, int writes) {
-  mux_session s = dial_to(url, defaults);
+  mux_session s = dial_to(url, probing());
   mux_channel ch;
   static char buf[30000];
   OK(mux_channel_open(s, NULL, SOON, &ch));
@@ -29,7 +37,8 @@ int main(int argc, char **argv) {
       peer(url, writes);
     }
     char url[512], buf[8192] = {0};
-    mux_listener l = listen_on(argv[1]);
+    mux_config c = probing();
+    mux_listener l = listen_with(argv[1], c);
     url_of(l, url, sizeof url);
     EQ(write(to_child[1], url, strlen(url)), (int64_t)strlen(url));
     close(to_child[0]);
@@ -67,6 +76,7 @@ int main(int argc, char **argv) {
     OK(mux_close(ch.h));
     OK(mux_close(s.h));
     OK(mux_close(l.h));
+    OK(mux_close(c.h));
     int status;
     EQ(waitpid(pid, &status, 0), pid);
     CHECK(WIFSIGNALED(status));

@@ -308,15 +308,15 @@ static void what_arrived_outlives_the_session(const char *url) {
 }
 
 const struct scenario endings[] = {
-    {"5", "reset_codes_reach_the_reader", reset_codes_reach_the_reader},
-    {"5", "stop_codes_reach_the_writer", stop_codes_reach_the_writer},
-    {"5", "codes_out_of_range_are_refused", codes_out_of_range_are_refused},
-    {"5", "a_blocked_writer_wakes_when_the_reader_goes", a_blocked_writer_wakes_when_the_reader_goes},
-    {"6", "abort_is_seen_as_reset", abort_is_seen_as_reset},
-    {"6", "abort_in_the_middle_of_a_write", abort_in_the_middle_of_a_write},
-    {"10", "drain_refuses_new_and_keeps_old", drain_refuses_new_and_keeps_old},
-    {"10", "close_tells_code_and_reason", close_tells_code_and_reason},
-    {"10", "close_never_makes_a_short_stream_look_whole", close_never_makes_a_short_stream_look_whole},
-    {"10", "what_arrived_outlives_the_session", what_arrived_outlives_the_session},
+    {"5", "reset-codes", reset_codes_reach_the_reader},
+    {"5", "stop-codes", stop_codes_reach_the_writer},
+    {"5", "codes-out-of-range", codes_out_of_range_are_refused},
+    {"5", "writer-learns-that-the-reader-left", a_blocked_writer_wakes_when_the_reader_goes},
+    {"6", "abort-is-reset", abort_is_seen_as_reset},
+    {"6", "abort-mid-write", abort_in_the_middle_of_a_write},
+    {"10", "drain-finishes-the-old", drain_refuses_new_and_keeps_old},
+    {"10", "close-says-who-and-why", close_tells_code_and_reason},
+    {"10", "close-loses-nothing", close_never_makes_a_short_stream_look_whole},
+    {"10", "accepted-after-the-end", what_arrived_outlives_the_session},
     {NULL, NULL, NULL},
 };

@@ -267,15 +267,15 @@ static void labels_come_before_data(const char *url) {
 }
 
 const struct scenario opening[] = {
-    {"1", "both_sides_open", both_sides_open},
-    {"1", "simultaneous_opens_are_two_channels", simultaneous_opens_are_two_channels},
-    {"2", "accepted_before_a_byte_is_written", accepted_before_a_byte_is_written},
-    {"2", "open_waits_for_the_connection", open_waits_for_the_connection},
-    {"2", "open_and_close_leaves_nothing", open_and_close_leaves_nothing},
-    {"2", "open_beyond_the_limit_waits_or_is_refused", open_beyond_the_limit_waits_or_is_refused},
-    {"2", "confirmation_of_an_open", confirmation_of_an_open},
-    {"3", "backlog_refuses_safe_to_retry", backlog_refuses_safe_to_retry},
-    {"15", "capabilities_are_told", capabilities_are_told},
-    {"16", "labels_come_before_data", labels_come_before_data},
+    {"1", "both-ends-open", both_sides_open},
+    {"1", "both-ends-open-at-once", simultaneous_opens_are_two_channels},
+    {"2", "acceptor-speaks-first", accepted_before_a_byte_is_written},
+    {"2", "open-waits-for-the-connection", open_waits_for_the_connection},
+    {"2", "open-and-close-leave-nothing", open_and_close_leaves_nothing},
+    {"2", "open-beyond-the-credit", open_beyond_the_limit_waits_or_is_refused},
+    {"2", "confirmation", confirmation_of_an_open},
+    {"3", "backlog", backlog_refuses_safe_to_retry},
+    {"15", "both-ends-agree", capabilities_are_told},
+    {"16", "labels", labels_come_before_data},
     {NULL, NULL, NULL},
 };
