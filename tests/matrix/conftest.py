@@ -44,7 +44,7 @@ def library_dir():
     if given := os.environ.get("LIBMUX_DIR"):
         return Path(given)
     subprocess.run(["make", "--silent", "lib"], cwd=CHECKOUT, check=True)
-    return Path(os.environ.get("CARGO_TARGET_DIR", CHECKOUT / "target")).resolve() / "release"
+    return Path(os.environ.get("CARGO_TARGET_DIR", CHECKOUT / "target")).resolve() / "dist"
 
 
 def compile_c(library_dir, source, program):
