@@ -27,10 +27,6 @@ def run(*command, **options):
     return done.stdout
 
 
-def compilers(cpp=False):
-    return ["g++", "clang++"] if cpp else ["gcc", "clang"]
-
-
 def flags(*arguments, path):
     """What pkg-config says of a libmux below `path`, and of no other."""
     return run("pkg-config", *arguments, "libmux", env={**os.environ, "PKG_CONFIG_LIBDIR": str(path)}).split()
