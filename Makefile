@@ -5,6 +5,7 @@
 # make abi           takes the header of now as the ABI to keep: capi/libmux.abi (at a release)
 # make man           manual pages from the header: target/man
 # make install       PREFIX=/usr/local LIBDIR=$PREFIX/lib INCLUDEDIR= BINDIR= MANDIR= DESTDIR=; install-strip is smaller
+# make deb           Debian packages: target/deb
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
@@ -52,8 +53,11 @@ install: all man
 install-strip: export STRIP_INSTALLED := 1
 install-strip: install
 
+deb: all man
+	packaging/deb $(LIB) $(RELEASE)/mux $(TARGET)/man $(TARGET)/deb
+
 clean:
 	$(CARGO) clean
 	$(MAKE) -C examples/c clean
 
-.PHONY: all lib cli header abi man run test install install-strip clean
+.PHONY: all lib cli header abi man run test install install-strip deb clean
