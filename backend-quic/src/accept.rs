@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mux_api::backend::ChannelParts;
-use mux_api::{Initiator, Reservation, Role, codes};
+use mux_api::{Initiator, Priority, Reservation, Role, codes};
 use quinn::{ReadError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -23,6 +23,7 @@ use crate::recv::QuicRecv;
 use crate::send::QuicSend;
 use crate::shared::Shared;
 use crate::side::SendSide;
+use crate::wire::Wire;
 
 /// Prefaces that are read at once. More only wait until one of these is complete or late.
 const PREFACES: usize = 256;
@@ -158,6 +159,7 @@ async fn read(shared: Arc<Shared>, mut arriving: Arriving, mut reader: Reader, r
         let progress = if reset { Progress::Reset } else { reader.read(recv).await };
         match progress {
             Progress::Over(read) => read,
+            Progress::Reset if shared.wire != Wire::Libmux => Read::Gone,
             Progress::Reset => {
                 arriving.held = None;
                 reader.ask(&shared, stream).await
@@ -181,6 +183,12 @@ impl Acceptor {
     fn meet(&mut self, (send, mut recv): (SendStream, RecvStream)) -> Option<Reading> {
         let shared = &self.shared;
         let stream = recv.id().into();
+        if shared.wire == Wire::Raw {
+            let held = shared.budget.reserve(u64::from(shared.settings.window));
+            let plain = Preface::Channel { label: Bytes::new(), priority: Priority::default() };
+            self.take(Arriving { streams: Some((send, recv)), held }, Read::Done(plain, Ok(Bytes::new())));
+            return None;
+        }
         let mut reader = Reader { input: Bytes::new(), max_label: shared.settings.max_label };
         let first = pin!(reader.read(&mut recv)).poll(&mut Context::from_waker(Waker::noop()));
         let held = shared.budget.reserve(u64::from(shared.settings.window));
@@ -204,6 +212,11 @@ impl Acceptor {
             Read::Bad(code, why) => {
                 tracing::debug!(peer = %self.shared.conn.remote_address(), %why, "a stream was turned away");
                 arriving.refuse(code);
+            }
+            Read::Done(Preface::Control, _) | Read::Done(Preface::Channel { .. }, Err(_))
+                if self.shared.wire != Wire::Libmux =>
+            {
+                arriving.refuse(codes::PROTOCOL);
             }
             Read::Done(Preface::Control, Ok(rest)) => self.take_control(arriving, &rest),
             Read::Done(Preface::Control, Err(_)) => self.shared.violated("the control stream was reset"),

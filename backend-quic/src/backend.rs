@@ -1,26 +1,27 @@
 //! Sessions over QUIC by URL.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mux_api::backend::{Backend, Scheme};
-use mux_api::{Config, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
-use mux_transport::tls::{self, Wants};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, ServerConfig};
+use mux_api::{Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
+use mux_transport::tls;
+use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint};
 use tokio::time::{sleep, timeout};
 
 use crate::congestion::Ending;
+use crate::crypto;
 use crate::endpoint::{endpoint, resolve};
 use crate::error::connection_error;
-use crate::listener::QuicListener;
+use crate::listener::{Accepting, QuicListener};
+use crate::options::OPTIONS;
 use crate::probe::{any_address, unreachable};
-use crate::session::{CAPABILITIES, Connected, start};
+use crate::session::{Connected, start};
 use crate::settings::Settings;
+use crate::wire::{CAPABILITIES, Wire};
 
 /// Serves `quic`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,8 +35,6 @@ const SCHEMES: &[Scheme] = &[Scheme {
     secure: true,
 }];
 
-const WANTS: Wants<'static> = Wants { alpn: &["libmux/1"], tls13_only: true };
-
 /// A host's next address is tried when the one before has not answered for so long (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -43,6 +42,10 @@ const STAGGER: Duration = Duration::from_millis(250);
 impl Backend for QuicBackend {
     fn schemes(&self) -> &[Scheme] {
         SCHEMES
+    }
+
+    fn options(&self) -> &[ConfigOption] {
+        OPTIONS
     }
 
     async fn dial(&self, url: &Url, config: &Config) -> Result<Session> {
@@ -60,19 +63,15 @@ impl Backend for QuicBackend {
     }
 
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
-        let settings = Settings::new(config, url);
-        let crypto = QuicServerConfig::try_from(tls::server_config(&config.tls, WANTS)?).map_err(no_cipher)?;
-        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        // A template: each connection gets settings of its own.
-        server.transport_config(settings.transport(Role::Server, &Ending::default())?);
+        let accepting = Accepting::new(config, url)?;
         let mut last = None;
         for address in resolve(url).await? {
-            let bound = endpoint(address, Some(server.clone()))
+            let bound = endpoint(address, Some(accepting.server.clone()), &accepting.settings.options)
                 .and_then(|endpoint| Ok((endpoint.local_addr()?, endpoint)))
                 .map_err(|error| Error::from_io(format!("listening on {address}"), error));
             match bound {
                 Ok((local, endpoint)) => {
-                    return Ok(Listener::new(QuicListener::start(endpoint, local, server, settings, config)));
+                    return Ok(Listener::new(QuicListener::start(endpoint, local, url, accepting)));
                 }
                 Err(error) => last = Some(error),
             }
@@ -82,17 +81,16 @@ impl Backend for QuicBackend {
 }
 
 async fn connect(url: &Url, config: &Config) -> Result<Session> {
-    let settings = Settings::new(config, url);
+    let settings = Settings::new(config, url)?;
     let (host, _) = url.host_port()?;
     // Checked here for the sake of its message; quinn takes the text.
     tls::server_name(&config.tls, host)?;
     let name = config.tls.server_name.as_deref().unwrap_or(host);
-    let crypto = QuicClientConfig::try_from(tls::client_config(&config.tls, WANTS)?).map_err(no_cipher)?;
-    let mut client = ClientConfig::new(Arc::new(crypto));
+    let client = ClientConfig::new(crypto::client(config, &settings.options)?);
     let ending = Ending::default();
-    client.transport_config(settings.transport(Role::Client, &ending)?);
+    let dialing = Dialing { client, name, settings: &settings, ending: &ending };
 
-    let (conn, endpoint) = race(resolve(url).await?, name, &client).await?;
+    let (conn, endpoint) = race(resolve(url).await?, &dialing).await?;
     let local = endpoint.local_addr().ok();
     let connected = Connected {
         conn,
@@ -105,18 +103,28 @@ async fn connect(url: &Url, config: &Config) -> Result<Session> {
     };
     let session = start(connected, settings).await?;
     // An acceptor judges our certificate after our handshake is complete: only its answer says that we are in.
-    session.ping().await.map_err(|error| error.context(format!("connecting to {url}")))?;
+    if session.capabilities().contains(Capabilities::GOAWAY) {
+        session.ping().await.map_err(|error| error.context(format!("connecting to {url}")))?;
+    }
     Ok(session)
 }
 
+/// What every attempt of a dial has in common.
+struct Dialing<'a> {
+    client: ClientConfig,
+    name: &'a str,
+    settings: &'a Settings,
+    ending: &'a Ending,
+}
+
 /// The first of `addresses` to answer.
-async fn race(addresses: Vec<SocketAddr>, name: &str, client: &ClientConfig) -> Result<(Connection, Endpoint)> {
+async fn race(addresses: Vec<SocketAddr>, dialing: &Dialing<'_>) -> Result<(Connection, Endpoint)> {
     let attempts: FuturesUnordered<_> = addresses
         .into_iter()
         .enumerate()
         .map(|(at, address)| async move {
             sleep(STAGGER * u32::try_from(at).unwrap_or(u32::MAX)).await;
-            attempt(address, name, client).await
+            attempt(address, dialing).await
         })
         .collect();
     let mut attempts = attempts;
@@ -136,10 +144,13 @@ async fn race(addresses: Vec<SocketAddr>, name: &str, client: &ClientConfig) -> 
     Err(worst.unwrap_or_else(Error::closed_locally))
 }
 
-async fn attempt(address: SocketAddr, name: &str, client: &ClientConfig) -> Result<(Connection, Endpoint)> {
+async fn attempt(address: SocketAddr, dialing: &Dialing<'_>) -> Result<(Connection, Endpoint)> {
     let doing = format!("connecting to {address}");
-    let endpoint = endpoint(any_address(address), None).map_err(|error| Error::from_io(&doing, error))?;
-    let connecting = endpoint.connect_with(client.clone(), address, name).map_err(|error| match error {
+    let mut client = dialing.client.clone();
+    client.transport_config(dialing.settings.transport(Role::Client, address.ip(), dialing.ending)?);
+    let endpoint = endpoint(any_address(address), None, &dialing.settings.options)
+        .map_err(|error| Error::from_io(&doing, error))?;
+    let connecting = endpoint.connect_with(client, address, dialing.name).map_err(|error| match error {
         ConnectError::InvalidServerName(name) => {
             Error::invalid_input(format!("'{name}' is neither a DNS name nor an address, as TLS demands"))
         }
@@ -160,11 +171,7 @@ async fn attempt(address: SocketAddr, name: &str, client: &ClientConfig) -> Resu
             if !matches!(error, ConnectionError::TimedOut) {
                 let _ = timeout(Duration::from_millis(20), endpoint.wait_idle()).await;
             }
-            Err(connection_error(&error, false).context(doing))
+            Err(connection_error(&error, false, Wire::Libmux).context(doing))
         }
     }
-}
-
-fn no_cipher(error: quinn::crypto::rustls::NoInitialCipherSuite) -> Error {
-    Error::new(ErrorKind::Internal, Origin::Local, format!("TLS cannot be used for QUIC: {error}"))
 }

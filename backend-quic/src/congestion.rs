@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig, NewRenoConfig};
 use quinn_proto::RttEstimator;
+
+use crate::options::Congestion;
 
 /// Whether a connection is about to be ended, shared with its controllers (one for each path).
 #[derive(Clone, Debug, Default)]
@@ -22,21 +24,28 @@ impl Ending {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Makes Cubic controllers that let the last packet pass.
-    pub(crate) fn controllers(&self) -> Arc<dyn ControllerFactory + Send + Sync> {
-        Arc::new(Factory(self.clone()))
+    /// Makes controllers that let the last packet pass.
+    pub(crate) fn controllers(&self, congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+        Arc::new(Factory { ending: self.clone(), congestion })
     }
 }
 
 /// Far above what can be in flight; quinn does not pace a window this large either.
 const UNBOUNDED: u64 = 1 << 48;
 
-struct Factory(Ending);
+struct Factory {
+    ending: Ending,
+    congestion: Congestion,
+}
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::new(CubicConfig::default()).build(now, current_mtu);
-        Box::new(LastPacket { inner, ending: self.0.clone() })
+        let inner = match self.congestion {
+            Congestion::Cubic => Arc::new(CubicConfig::default()).build(now, current_mtu),
+            Congestion::NewReno => Arc::new(NewRenoConfig::default()).build(now, current_mtu),
+            Congestion::Bbr => Arc::new(BbrConfig::default()).build(now, current_mtu),
+        };
+        Box::new(LastPacket { inner, ending: self.ending.clone() })
     }
 }
 

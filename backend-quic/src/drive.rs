@@ -167,7 +167,7 @@ impl Driver {
             (Some((code, _)), Phase::Closing { .. }, quinn::ConnectionError::ApplicationClosed(_)) => {
                 Error::closed_locally().with_code(code)
             }
-            _ => connection_error(error, true),
+            _ => connection_error(error, true, self.shared.wire),
         }
     }
 

@@ -8,6 +8,8 @@ use mux_api::{Error, ErrorKind, Origin, Result, Url};
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::options::{MAX_MTU, Options};
+
 /// What is asked of the kernel: with the usual 208 KiB, a burst overflows the receive buffer and costs a lossless link
 /// most of its speed.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -29,7 +31,7 @@ pub(crate) async fn resolve(url: &Url) -> Result<Vec<SocketAddr>> {
 }
 
 /// An endpoint bound to `address`; with `server` it accepts connections.
-pub(crate) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+pub(crate) fn endpoint(address: SocketAddr, server: Option<ServerConfig>, options: &Options) -> io::Result<Endpoint> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     // Wanted, not needed: the system may allow less.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
@@ -41,6 +43,10 @@ pub(crate) fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io:
         wanted = SOCKET_BUFFER,
         "socket buffers (the system counts its own overhead, often twofold)"
     );
+    #[cfg(unix)]
+    socket.set_reuse_port(options.reuse_port)?;
     socket.bind(&address.into())?;
-    Endpoint::new(EndpointConfig::default(), server, socket.into(), Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(options.mtu.unwrap_or(MAX_MTU)).map_err(io::Error::other)?;
+    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))
 }

@@ -4,8 +4,10 @@ use mux_api::{Error, ErrorKind, Initiator, Origin, codes};
 use mux_transport::tls;
 use quinn::{ConnectionError, TransportErrorCode, VarInt};
 
+use crate::wire::Wire;
+
 /// Why a connection could not be made, or ended.
-pub(crate) fn connection_error(error: &ConnectionError, established: bool) -> Error {
+pub(crate) fn connection_error(error: &ConnectionError, established: bool, wire: Wire) -> Error {
     let source = error.clone();
     let mapped = match error {
         ConnectionError::VersionMismatch => {
@@ -16,7 +18,7 @@ pub(crate) fn connection_error(error: &ConnectionError, established: bool) -> Er
             transport_error(close.error_code, &String::from_utf8_lossy(&close.reason), Origin::Peer)
         }
         ConnectionError::ApplicationClosed(close) => {
-            closed_by_peer(close.error_code.into_inner(), &String::from_utf8_lossy(&close.reason))
+            closed_by_peer(wire.code_received(close.error_code.into_inner()), &String::from_utf8_lossy(&close.reason))
         }
         ConnectionError::Reset => Error::new(
             ErrorKind::Closed,

@@ -1,23 +1,25 @@
 //! Accepting sessions: handshakes run side by side, so that a slow peer delays only itself.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mux_api::backend::ListenerOps;
-use mux_api::{Config, Error, Result, Role, Session};
+use mux_api::{Config, Error, Result, Role, Session, Url};
 use quinn::{Endpoint, Incoming, ServerConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::congestion::Ending;
+use crate::crypto;
 use crate::error::connection_error;
 use crate::session::{Connected, start};
 use crate::settings::Settings;
 use crate::shared::{lock, remember};
+use crate::wire::Wire;
 
 /// Handshakes that run at once beside the sessions that wait.
 const HANDSHAKES: usize = 1024;
@@ -33,7 +35,32 @@ pub(crate) struct QuicListener {
     /// `None` once closed: the socket is then free as soon as no session uses it.
     endpoint: Mutex<Option<Endpoint>>,
     queue: Arc<Queue>,
+    acceptor: Arc<Acceptor>,
     accepting: JoinHandle<()>,
+}
+
+/// What sessions are accepted with.
+pub(crate) struct Accepting {
+    pub(crate) server: ServerConfig,
+    pub(crate) settings: Settings,
+    handshake: Duration,
+    max_sessions: usize,
+    backlog: usize,
+}
+
+impl Accepting {
+    pub(crate) fn new(config: &Config, url: &Url) -> Result<Self> {
+        let settings = Settings::new(config, url)?;
+        // Each connection gets settings of its own: here they are only tried.
+        settings.transport(Role::Server, Ipv4Addr::LOCALHOST.into(), &Ending::default())?;
+        Ok(Self {
+            server: ServerConfig::with_crypto(crypto::server(config, &settings.options)?),
+            settings,
+            handshake: if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout },
+            max_sessions: config.max_sessions.max(1) as usize,
+            backlog: config.session_backlog.max(1) as usize,
+        })
+    }
 }
 
 /// Sessions whose handshake is complete.
@@ -66,29 +93,21 @@ impl Queue {
 }
 
 impl QuicListener {
-    pub(crate) fn start(
-        endpoint: Endpoint,
-        local: SocketAddr,
-        server: ServerConfig,
-        settings: Settings,
-        config: &Config,
-    ) -> Arc<Self> {
+    pub(crate) fn start(endpoint: Endpoint, local: SocketAddr, asked: &Url, accepting: Accepting) -> Arc<Self> {
         let url = format!("quic://{local}");
         let queue = Arc::new(Queue::default());
-        let handshake = if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout };
-        let acceptor = Acceptor {
+        let acceptor = Arc::new(Acceptor {
             url: url.clone(),
             local,
-            server,
-            settings,
-            handshake,
             queue: Arc::clone(&queue),
-            places: permits(config.session_backlog.max(1) as usize),
+            places: permits(accepting.backlog),
             handshakes: permits(HANDSHAKES),
-            sessions: permits(config.max_sessions.max(1) as usize),
-        };
-        let accepting = tokio::spawn(accept_all(endpoint.clone(), Arc::new(acceptor)));
-        Arc::new(Self { url, endpoint: Mutex::new(Some(endpoint)), queue, accepting })
+            sessions: permits(accepting.max_sessions),
+            asked: asked.clone(),
+            current: Mutex::new(Arc::new(accepting)),
+        });
+        let accepting = tokio::spawn(accept_all(endpoint.clone(), Arc::clone(&acceptor)));
+        Arc::new(Self { url, endpoint: Mutex::new(Some(endpoint)), queue, acceptor, accepting })
     }
 }
 
@@ -99,14 +118,14 @@ fn permits(count: usize) -> Arc<Semaphore> {
 struct Acceptor {
     url: String,
     local: SocketAddr,
-    server: ServerConfig,
-    settings: Settings,
-    handshake: Duration,
     queue: Arc<Queue>,
     /// Sessions that wait to be taken.
     places: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
+    /// The URL that was listened on.
+    asked: Url,
+    current: Mutex<Arc<Accepting>>,
 }
 
 /// Accepts until it is aborted. One bad connection does not end it.
@@ -130,9 +149,10 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
             continue;
         };
         let acceptor = Arc::clone(&acceptor);
+        let current = Arc::clone(&lock(&acceptor.current));
         tokio::spawn(async move {
             let peer = incoming.remote_address();
-            let shaken = timeout(acceptor.handshake, shake_hands(incoming, live, &acceptor)).await;
+            let shaken = timeout(current.handshake, shake_hands(incoming, live, &acceptor, &current)).await;
             drop(shaking);
             match shaken {
                 Ok(Ok(session)) => acceptor.queue.push(session, place),
@@ -143,11 +163,17 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
     }
 }
 
-async fn shake_hands(incoming: Incoming, live: OwnedSemaphorePermit, acceptor: &Acceptor) -> Result<Session> {
-    let lost = |error| connection_error(&error, false);
+async fn shake_hands(
+    incoming: Incoming,
+    live: OwnedSemaphorePermit,
+    acceptor: &Acceptor,
+    current: &Accepting,
+) -> Result<Session> {
+    let lost = |error| connection_error(&error, false, Wire::Libmux);
     let ending = Ending::default();
-    let mut server = acceptor.server.clone();
-    server.transport_config(acceptor.settings.transport(Role::Server, &ending)?);
+    let mut server = current.server.clone();
+    let peer = incoming.remote_address().ip();
+    server.transport_config(current.settings.transport(Role::Server, peer, &ending)?);
     let conn = incoming.accept_with(Arc::new(server)).map_err(lost)?.await.map_err(lost)?;
     let connected = Connected {
         conn,
@@ -158,7 +184,7 @@ async fn shake_hands(incoming: Incoming, live: OwnedSemaphorePermit, acceptor: &
         endpoint: None,
         guard: Some(Box::new(live)),
     };
-    start(connected, acceptor.settings.clone()).await
+    start(connected, current.settings.clone()).await
 }
 
 impl ListenerOps for QuicListener {
@@ -176,6 +202,13 @@ impl ListenerOps for QuicListener {
         }
         remember(&mut state.accepting, cx.waker());
         Poll::Pending
+    }
+
+    /// Limits of the listener itself, and what its socket was made with, stay as they are.
+    fn reload(&self, config: &Config) -> Result<()> {
+        let accepting = Accepting::new(config, &self.acceptor.asked)?;
+        *lock(&self.acceptor.current) = Arc::new(accepting);
+        Ok(())
     }
 
     fn close(&self) {

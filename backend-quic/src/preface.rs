@@ -30,10 +30,15 @@ pub(crate) enum BadPreface {
     TooLong(u64),
 }
 
+/// The preface of a channel without label at default urgency, which qtalk's channels begin with too.
+pub(crate) fn plain() -> Bytes {
+    Bytes::from_static(&[PLAIN])
+}
+
 /// Writes the preface of a channel.
 pub(crate) fn encode(options: &OpenOptions) -> Bytes {
     if options.label.is_empty() && options.priority.urgency() == Priority::DEFAULT_URGENCY {
-        return Bytes::from_static(&[PLAIN]);
+        return plain();
     }
     let mut out = BytesMut::with_capacity(options.label.len() + 10);
     out.put_u8(LABELLED);

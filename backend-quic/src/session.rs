@@ -1,8 +1,8 @@
 //! A session over a QUIC connection.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use mux_api::{
     Capabilities, Error, ErrorKind, Initiator, OpenOptions, Origin, Result, Role, Session, SessionInfo, Stats, TlsInfo,
     codes,
 };
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint, SendDatagramError};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::oneshot;
 
@@ -27,23 +27,13 @@ use crate::send::QuicSend;
 use crate::settings::Settings;
 use crate::shared::{Shared, lock, remember};
 use crate::side::SendSide;
-
-/// What every session over QUIC can do (docs/quic.md, section 2).
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::HALF_CLOSE
-    .union(Capabilities::RESET_CODE)
-    .union(Capabilities::STOP)
-    .union(Capabilities::RESET_VISIBLE)
-    .union(Capabilities::PRIORITY)
-    .union(Capabilities::LABEL)
-    .union(Capabilities::NO_HOL)
-    .union(Capabilities::MIGRATION)
-    .union(Capabilities::GOAWAY)
-    .union(Capabilities::ACKED)
-    .union(Capabilities::SERVER_OPEN);
+use crate::wire::Wire;
 
 pub(crate) struct QuicSession {
     shared: Arc<Shared>,
     info: SessionInfo,
+    /// The wait for the next datagram.
+    datagrams: Mutex<Option<BoxFuture<'static, Result<Bytes, ConnectionError>>>>,
 }
 
 /// A connection whose handshake is complete, and what belongs to it.
@@ -64,25 +54,26 @@ pub(crate) struct Connected {
 /// Starts a session on a connection. The dialer opens the control stream, which is always free to be opened first.
 pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Session> {
     let Connected { conn, ending, url, role, local, endpoint, guard } = connected;
-    let lost = |error| crate::error::connection_error(&error, true);
+    let info = describe(&conn, url, role, local);
+    let wire = Wire::of(info.tls.as_ref().map_or(&[], |tls| tls.alpn.as_bytes()));
+    let lost = |error| crate::error::connection_error(&error, true, wire);
     let control = match role {
-        Role::Client => {
+        Role::Client if wire == Wire::Libmux => {
             let (send, recv) = conn.open_bi().await.map_err(lost)?;
             let mut control = Control::new(send, recv, b"");
             control.output.put(&[preface::CONTROL]);
             Some(control)
         }
-        Role::Server => None,
+        _ => None,
     };
-    let info = describe(&conn, url, role, local);
-    let shared = Arc::new(Shared::new(conn, role, settings, ending));
+    let shared = Arc::new(Shared::new(conn, role, wire, settings, ending));
     let (arrived, arriving) = oneshot::channel();
     let release = Release(Arc::clone(&shared));
     let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived));
     let flushing = tokio::spawn(flush_all(Arc::clone(&shared)));
     let parts = Parts { control, arriving, endpoint, accepting, flushing, _guard: guard };
     tokio::spawn(drive(release, parts));
-    Ok(Session::new(Arc::new(QuicSession { shared, info })))
+    Ok(Session::new(Arc::new(QuicSession { shared, info, datagrams: Mutex::default() })))
 }
 
 fn describe(conn: &Connection, url: String, role: Role, local: Option<SocketAddr>) -> SessionInfo {
@@ -127,7 +118,8 @@ impl SessionOps for QuicSession {
     }
 
     fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+        let shared = &self.shared;
+        shared.wire.capabilities(shared.conn.max_datagram_size().is_some())
     }
 
     fn poll_open(&self, cx: &mut Context<'_>, options: &OpenOptions) -> Poll<Result<ChannelParts>> {
@@ -136,6 +128,9 @@ impl SessionOps for QuicSession {
         if options.label.len() > longest {
             let message = format!("the label has {} bytes; {longest} are allowed", options.label.len());
             return Poll::Ready(Err(Error::new(ErrorKind::TooBig, Origin::Local, message)));
+        }
+        if shared.wire != Wire::Libmux && !options.label.is_empty() {
+            return Poll::Ready(Err(Error::unsupported("this peer's protocol knows no labels")));
         }
         remember(&mut lock(&shared.opening.wakers.open), cx.waker());
         // After the waker is kept, so that an end between the two looks wakes us.
@@ -202,6 +197,9 @@ impl SessionOps for QuicSession {
     fn ping(&self) -> BoxFuture<'_, Result<Duration>> {
         Box::pin(async {
             let (answer, answered) = oneshot::channel();
+            if self.shared.wire != Wire::Libmux {
+                return Err(Error::unsupported("this peer's protocol has no ping"));
+            }
             {
                 let mut state = self.shared.state();
                 if let Some(cause) = &state.cause {
@@ -215,6 +213,46 @@ impl SessionOps for QuicSession {
                 cause.unwrap_or_else(Error::closed_locally)
             })
         })
+    }
+
+    fn max_datagram(&self) -> Option<usize> {
+        self.shared.conn.max_datagram_size()
+    }
+
+    fn send_datagram(&self, data: Bytes) -> Result<()> {
+        let shared = &self.shared;
+        if let Some(error) = shared.write_error() {
+            return Err(error);
+        }
+        let len = data.len();
+        shared.conn.send_datagram(data).map_err(|error| match error {
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
+                Error::unsupported("the peer takes no datagrams")
+            }
+            SendDatagramError::TooLarge => {
+                let max = shared.conn.max_datagram_size().unwrap_or(0);
+                let message = format!("the datagram has {len} bytes; {max} are possible at present");
+                Error::new(ErrorKind::TooBig, Origin::Local, message)
+            }
+            SendDatagramError::ConnectionLost(error) => shared.lost(&error),
+        })
+    }
+
+    fn poll_datagram(&self, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+        let shared = &self.shared;
+        if !self.capabilities().contains(Capabilities::DATAGRAM) && shared.write_error().is_none() {
+            return Poll::Ready(Err(Error::unsupported("the peer takes no datagrams")));
+        }
+        let mut reading = lock(&self.datagrams);
+        let future = reading.get_or_insert_with(|| {
+            let conn = shared.conn.clone();
+            Box::pin(async move { conn.read_datagram().await })
+        });
+        let polled = future.as_mut().poll(cx);
+        if polled.is_ready() {
+            *reading = None;
+        }
+        polled.map_err(|error| shared.lost(&error))
     }
 
     fn drain(&self) {
@@ -259,6 +297,7 @@ impl SessionOps for QuicSession {
         stats.resets_out = count(&shared.counts.resets_out);
         stats.send_buffered = shared.unsent() as u64;
         stats.budget_used = shared.budget.used();
+        stats.lost_packets = quic.path.lost_packets;
         stats.rtt = Some(quic.path.rtt);
         stats
     }

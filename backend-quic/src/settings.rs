@@ -1,17 +1,20 @@
 //! From a [`Config`] to the bounds of a session and quinn's settings (docs/quic.md, section 6).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mux_api::{Config, Error, Result, Role, Url};
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::congestion::Ending;
+use crate::options::{MAX_MTU, Options};
 use crate::places;
 
 /// What a session allows its peer and itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) options: Options,
     /// Channels the peer may have open at once.
     pub(crate) max_channels: u32,
     /// Bytes a channel may receive unread: quinn fixes it at connect, the same for every channel.
@@ -44,8 +47,11 @@ const MAX_WINDOW: u64 = 8 << 20;
 /// Bytes on their way to the peer and not acknowledged, for all channels together.
 const SEND_WINDOW: u64 = 16 << 20;
 
+/// Bytes of datagrams that wait to be sent, and as many that wait to be read.
+const DATAGRAMS: usize = 256 * 1024;
+
 impl Settings {
-    pub(crate) fn new(config: &Config, url: &Url) -> Self {
+    pub(crate) fn new(config: &Config, url: &Url) -> Result<Self> {
         let default = Config::default();
         let given = |name: &str| url.options().iter().any(|(option, _)| option == name);
         let max_channels = if config.max_channels == default.max_channels && !given("max_channels") {
@@ -58,7 +64,8 @@ impl Settings {
         } else {
             config.window.max(1024)
         };
-        Self {
+        Ok(Self {
+            options: Options::new(config)?,
             max_channels,
             window,
             budget: config.budget,
@@ -68,7 +75,7 @@ impl Settings {
             linger: config.linger,
             keepalive: config.keepalive,
             idle: config.idle,
-        }
+        })
     }
 
     /// Streams that the peer may open beside channels: the dialer's control stream.
@@ -76,18 +83,20 @@ impl Settings {
         u32::from(role == Role::Server)
     }
 
-    /// quinn's settings.
-    pub(crate) fn transport(&self, role: Role, ending: &Ending) -> Result<Arc<TransportConfig>> {
+    /// quinn's settings for a connection with `peer`.
+    pub(crate) fn transport(&self, role: Role, peer: IpAddr, ending: &Ending) -> Result<Arc<TransportConfig>> {
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(places::first(self.max_channels, Self::beside(role)))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .datagram_receive_buffer_size(None)
+            .datagram_receive_buffer_size(Some(DATAGRAMS))
+            .datagram_send_buffer_size(DATAGRAMS)
+            .mtu_discovery_config(Some(self.mtu_discovery(peer)))
             .stream_receive_window(VarInt::from_u32(self.window))
             // Bounded by channels x window; a smaller one would let unread channels stall the others.
             .receive_window(VarInt::MAX)
-            .send_window(SEND_WINDOW)
-            .congestion_controller_factory(ending.controllers());
+            .send_window(SEND_WINDOW.max(2 * u64::from(self.window)))
+            .congestion_controller_factory(ending.controllers(self.options.congestion));
         if self.keepalive.is_zero() {
             transport.keep_alive_interval(None).max_idle_timeout(None);
         } else {
@@ -100,6 +109,15 @@ impl Settings {
         }
         Ok(Arc::new(transport))
     }
+
+    fn mtu_discovery(&self, peer: IpAddr) -> MtuDiscoveryConfig {
+        let mut discovery = MtuDiscoveryConfig::default();
+        // The loopback interface of every system takes that much.
+        if let Some(mtu) = self.options.mtu.or(peer.is_loopback().then_some(MAX_MTU)) {
+            discovery.upper_bound(mtu);
+        }
+        discovery
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +126,7 @@ mod tests {
 
     fn settings(options: &str) -> Settings {
         let url = Url::parse(&format!("quic://h:1?{options}")).expect("parses");
-        Settings::new(&Config::default().with_url(&url, &[], true).expect("options"), &url)
+        Settings::new(&Config::default().with_url(&url, &[], true).expect("options"), &url).expect("options")
     }
 
     #[test]
@@ -125,11 +143,12 @@ mod tests {
     fn a_time_too_long_for_quic_is_an_error() {
         let mut settings = settings("");
         settings.keepalive = Duration::MAX;
+        let peer = IpAddr::from([127, 0, 0, 1]);
         for role in [Role::Client, Role::Server] {
-            let error = settings.transport(role, &Ending::default()).expect_err("too long");
+            let error = settings.transport(role, peer, &Ending::default()).expect_err("too long");
             assert!(error.message().contains("keepalive"), "{error}");
         }
         settings.keepalive = Duration::ZERO;
-        settings.transport(Role::Client, &Ending::default()).expect("never");
+        settings.transport(Role::Client, peer, &Ending::default()).expect("never");
     }
 }

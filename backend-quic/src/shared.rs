@@ -23,6 +23,7 @@ use crate::error::{connection_error, varint};
 use crate::flush::FlushQueue;
 use crate::places::Places;
 use crate::settings::Settings;
+use crate::wire::Wire;
 
 /// Resets that may wait to be said.
 const MAX_RESETS: usize = 65_536;
@@ -30,6 +31,7 @@ const MAX_RESETS: usize = 65_536;
 pub(crate) struct Shared {
     pub(crate) conn: Connection,
     pub(crate) settings: Settings,
+    pub(crate) wire: Wire,
     pub(crate) budget: Budget,
     state: Mutex<State>,
     pub(crate) opening: Opening,
@@ -91,12 +93,13 @@ impl State {
 }
 
 impl Shared {
-    pub(crate) fn new(conn: Connection, role: Role, settings: Settings, ending: Ending) -> Self {
+    pub(crate) fn new(conn: Connection, role: Role, wire: Wire, settings: Settings, ending: Ending) -> Self {
         let places = Places::new(settings.max_channels, Settings::beside(role));
         let budget = Budget::new(settings.budget, Some(Budget::process().clone()));
         Self {
             conn,
             settings,
+            wire,
             budget,
             state: Mutex::default(),
             opening: Opening::default(),
@@ -140,7 +143,7 @@ impl Shared {
         if let Some(error) = self.write_error() {
             return error;
         }
-        self.fail(connection_error(error, true));
+        self.fail(connection_error(error, true, self.wire));
         self.state().cause.clone().unwrap_or_else(Error::closed_locally)
     }
 
@@ -156,7 +159,7 @@ impl Shared {
         if self.conn.close_reason().is_none() {
             self.sent_before_end.store(self.conn.stats().udp_tx.datagrams, Ordering::Release);
             self.ending.set();
-            self.conn.close(varint(code), reason.as_bytes());
+            self.conn.close(varint(self.wire.code_to_send(code)), reason.as_bytes());
         }
     }
 

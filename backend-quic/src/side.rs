@@ -18,6 +18,7 @@ use crate::error::{ended_by_peer, finished, varint};
 use crate::flush::Woken;
 use crate::preface;
 use crate::shared::{Shared, lock, remember};
+use crate::wire::Wire;
 
 /// Writes below this are gathered while others precede them.
 pub(crate) const SMALL: usize = 4096;
@@ -180,7 +181,11 @@ impl SendSide {
         if options.priority != Priority::default() {
             self.set_priority(options.priority);
         }
-        let preface = preface::encode(options);
+        let preface = match self.shared.wire {
+            Wire::Libmux => preface::encode(options),
+            Wire::Qtalk => preface::plain(),
+            Wire::Raw => return,
+        };
         let mut state = lock(&self.state);
         if preface.len() > 1 {
             state.opened_with = Some(Box::new(options.clone()));
@@ -218,7 +223,8 @@ impl SendSide {
             // Only a stream that is over cannot be reset.
             let _ = stream.reset(varint(code));
         }
-        if self.initiator == Initiator::Local && !self.heard.load(Ordering::Relaxed) {
+        if self.initiator == Initiator::Local && self.shared.wire == Wire::Libmux && !self.heard.load(Ordering::Relaxed)
+        {
             let options = state.opened_with.take();
             let preface = preface::encode(options.as_deref().unwrap_or(&OpenOptions::new()));
             self.shared.say_reset_early(EarlyReset { stream: self.stream, code, preface });
