@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mux_api::backend::ChannelParts;
-use mux_api::{Initiator, Priority, Reservation, Role, codes};
+use mux_api::{Initiator, Reservation, Role, codes};
 use quinn::{ReadError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -85,6 +85,7 @@ pub(crate) async fn accept_all(shared: Arc<Shared>, role: Role, control: oneshot
 /// A preface that is being read.
 struct Reader {
     input: Bytes,
+    wire: Wire,
     max_label: usize,
 }
 
@@ -97,7 +98,12 @@ enum Progress {
 impl Reader {
     fn decode(&mut self) -> Option<Result<Preface, Read>> {
         let max_label = self.max_label;
-        let bad = match preface::decode(&mut self.input, max_label) {
+        let decoded = match self.wire {
+            Wire::Libmux => preface::decode(&mut self.input, max_label),
+            Wire::Qtalk => preface::decode_plain(&mut self.input),
+            Wire::Raw => Ok(Some(preface::channel())),
+        };
+        let bad = match decoded {
             Ok(preface) => return preface.map(Ok),
             Err(BadPreface::TooLong(len)) => {
                 Read::Bad(codes::LIMIT, format!("its label has {len} bytes; {max_label} are allowed"))
@@ -183,13 +189,7 @@ impl Acceptor {
     fn meet(&mut self, (send, mut recv): (SendStream, RecvStream)) -> Option<Reading> {
         let shared = &self.shared;
         let stream = recv.id().into();
-        if shared.wire == Wire::Raw {
-            let held = shared.budget.reserve(u64::from(shared.settings.window));
-            let plain = Preface::Channel { label: Bytes::new(), priority: Priority::default() };
-            self.take(Arriving { streams: Some((send, recv)), held }, Read::Done(plain, Ok(Bytes::new())));
-            return None;
-        }
-        let mut reader = Reader { input: Bytes::new(), max_label: shared.settings.max_label };
+        let mut reader = Reader { input: Bytes::new(), wire: shared.wire, max_label: shared.settings.max_label };
         let first = pin!(reader.read(&mut recv)).poll(&mut Context::from_waker(Waker::noop()));
         let held = shared.budget.reserve(u64::from(shared.settings.window));
         let arriving = Arriving { streams: Some((send, recv)), held };
@@ -212,11 +212,6 @@ impl Acceptor {
             Read::Bad(code, why) => {
                 tracing::debug!(peer = %self.shared.conn.remote_address(), %why, "a stream was turned away");
                 arriving.refuse(code);
-            }
-            Read::Done(Preface::Control, _) | Read::Done(Preface::Channel { .. }, Err(_))
-                if self.shared.wire != Wire::Libmux =>
-            {
-                arriving.refuse(codes::PROTOCOL);
             }
             Read::Done(Preface::Control, Ok(rest)) => self.take_control(arriving, &rest),
             Read::Done(Preface::Control, Err(_)) => self.shared.violated("the control stream was reset"),

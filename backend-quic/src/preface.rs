@@ -48,13 +48,30 @@ pub(crate) fn encode(options: &OpenOptions) -> Bytes {
     out.freeze()
 }
 
+/// A channel with nothing special.
+pub(crate) fn channel() -> Preface {
+    Preface::Channel { label: Bytes::new(), priority: Priority::default() }
+}
+
+/// Takes the only preface that qtalk knows off the front of `input`; `None` while it is not there.
+pub(crate) fn decode_plain(input: &mut Bytes) -> Result<Option<Preface>, BadPreface> {
+    match input.first() {
+        None => Ok(None),
+        Some(&PLAIN) => {
+            input.advance(1);
+            Ok(Some(channel()))
+        }
+        Some(&other) => Err(BadPreface::Unknown(other)),
+    }
+}
+
 /// Takes a preface off the front of `input`; `None` while it is incomplete.
 pub(crate) fn decode(input: &mut Bytes, max_label: usize) -> Result<Option<Preface>, BadPreface> {
     let Some(&first) = input.first() else { return Ok(None) };
     match first {
         PLAIN => {
             input.advance(1);
-            Ok(Some(Preface::Channel { label: Bytes::new(), priority: Priority::default() }))
+            Ok(Some(channel()))
         }
         CONTROL => {
             input.advance(1);

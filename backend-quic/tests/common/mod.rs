@@ -20,12 +20,15 @@ pub fn server_config(made: &SelfSigned) -> Config {
 
 pub async fn listen(url: &str, config: &Config) -> Listener {
     let url = Url::parse(url).expect("parses");
-    QuicBackend.listen(&url, &config.with_url(&url, &[], true).expect("options")).await.expect("listens")
+    QuicBackend
+        .listen(&url, &config.with_url(&url, QuicBackend.options(), true).expect("options"))
+        .await
+        .expect("listens")
 }
 
 pub async fn dial(url: &str, config: &Config) -> Result<Session> {
     let url = Url::parse(url).expect("parses");
-    within(QuicBackend.dial(&url, &config.with_url(&url, &[], true).expect("options"))).await
+    within(QuicBackend.dial(&url, &config.with_url(&url, QuicBackend.options(), true).expect("options"))).await
 }
 
 /// Both ends of a session, with `options` of URLs on both. For 2000 channels the backlog is as large.
