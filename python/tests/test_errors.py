@@ -10,7 +10,7 @@ import time
 
 import libmux
 import pytest
-from conftest import url_for
+from conftest import dialled, url_for
 
 
 def test_a_refused_port_is_a_refused_connection():
@@ -141,7 +141,7 @@ def test_bad_arguments_say_what_is_allowed(sessions, channels):
 
 def test_a_closed_object_says_so(url):
     listener = libmux.listen(url)
-    dialing = libmux.connect(listener.url)
+    dialing = libmux.connect(dialled(listener.url))
     channel = dialing.open()
     for thing in (channel, dialing, listener):
         thing.close()
@@ -236,8 +236,11 @@ with libmux.listen(sys.argv[1]) as listener:
 def test_a_killed_peer_never_looks_complete(url):
     server = subprocess.Popen([sys.executable, "-c", SERVER, url], stdout=subprocess.PIPE, text=True)
     try:
-        with libmux.connect(server.stdout.readline().strip()) as session, session.open() as channel:
-            channel.settimeout(10)
+        # Over UDP nobody says that a process was killed: its silence does, soon.
+        config = libmux.Config(keepalive=1)
+        dialing = libmux.connect(dialled(server.stdout.readline().strip()), config=config)
+        with dialing as session, session.open() as channel:
+            channel.settimeout(30)
             assert channel.recv(1) == b"x"
             os.kill(server.pid, signal.SIGKILL)
             with pytest.raises(ConnectionError) as caught:

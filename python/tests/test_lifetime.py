@@ -9,7 +9,7 @@ import threading
 
 import libmux
 import pytest
-from conftest import eventually, url_for
+from conftest import dialled, eventually, url_for
 
 
 def run(script, *options, status=0):
@@ -42,7 +42,7 @@ def test_a_dropped_channel_is_aborted_with_a_warning(sessions):
 
 def test_a_dropped_session_or_listener_is_closed_with_a_warning(url):
     listener = libmux.listen(url)
-    dialing = libmux.connect(listener.url)
+    dialing = libmux.connect(dialled(listener.url))
     accepting = listener.accept(timeout=10)
     with pytest.warns(ResourceWarning, match="unclosed <libmux.Session"):
         del dialing
@@ -55,7 +55,7 @@ def test_a_dropped_session_or_listener_is_closed_with_a_warning(url):
 
 def test_a_channel_keeps_its_session(connected):
     with libmux.listen("qmux://127.0.0.1:0") as listener:
-        channel = libmux.connect(listener.url).open()
+        channel = libmux.connect(dialled(listener.url)).open()
         with listener.accept(timeout=10) as accepting, accepting.accept(timeout=10) as theirs:
             gc.collect()
             theirs.sendall(b"still here")
@@ -83,7 +83,7 @@ def test_no_file_descriptor_is_left(transport, tmp_path):
     def work():
         directory = tmp_path / str(next(rounds))
         directory.mkdir()
-        with libmux.listen(url_for(transport, directory)) as listener, libmux.connect(listener.url) as dialing:
+        with libmux.listen(url_for(transport, directory)) as listener, libmux.connect(dialled(listener.url)) as dialing:
             with listener.accept(timeout=10) as accepting:
                 for _ in range(20):
                     with dialing.open() as ours, accepting.accept(timeout=10) as theirs:
@@ -202,7 +202,7 @@ def is_cut_off(listener, script, *options, status=0):
 def test_exit_with_everything_open_neither_hangs_nor_looks_complete(url):
     with libmux.listen(url) as listener:
         script = f"""
-session = libmux.connect({listener.url!r})
+session = libmux.connect({dialled(listener.url)!r})
 channel = session.open()
 channel.sendall(b"half")
 channel.recv(2)
@@ -231,7 +231,7 @@ time.sleep(0.2)
 def test_a_crash_is_no_clean_end(url):
     with libmux.listen(url) as listener:
         script = f"""
-with libmux.connect({listener.url!r}) as session, session.open() as channel:
+with libmux.connect({dialled(listener.url)!r}) as session, session.open() as channel:
     channel.sendall(b"half")
     channel.recv(2)
     raise SystemExit("crashed")

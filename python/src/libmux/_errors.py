@@ -198,6 +198,8 @@ def error_from(status: int, detail: Any = None) -> Exception:
         known, kind, number = status, Error, errno.EIO
     if detail is None or detail.status != status:
         error = kind(number, text_of(status))
+        # Nothing was begun, so nothing can have been done.
+        error.retry_safe = known in (Status.EREFUSED, Status.EGOAWAY)
     else:
         number = detail.os_errno or number
         if known is Status.EOS and number == errno.ENOENT:
