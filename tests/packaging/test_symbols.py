@@ -7,7 +7,7 @@ import sys
 
 import header
 import pytest
-from conftest import CHECKOUT, LIB, run
+from conftest import CHECKOUT, LIB, WARN, flags, run
 
 
 def load(name):
@@ -19,6 +19,10 @@ def load(name):
 
 
 abi = load("abi")
+
+
+def needed_by_the_static_library(prefix):
+    return flags("--libs-only-l", "--static", path=prefix / LIB / "pkgconfig")[1:]
 
 
 def test_both_libraries_define_what_the_header_declares(built):
@@ -52,11 +56,18 @@ def test_the_static_library_lives_beside_another_one_of_rust(prefix, tmp_path):
         '  return other() > 0 && mux_dial("no-scheme://", none, 0, &s, &e) == MUX_EURL && e.message[0] ? 0 : 1;\n}\n'
     )
     run("rustc", "--edition=2024", "--crate-type=staticlib", "-O", "-o", tmp_path / "libother.a", tmp_path / "other.rs")
-    native = (prefix / LIB / "pkgconfig/libmux.pc").read_text().split("Libs.private: ")[1].split("\n")[0].split()
+    native = needed_by_the_static_library(prefix)
     for order in (["libother.a", "libmux.a"], ["libmux.a", "libother.a"]):
         places = {"libother.a": tmp_path / "libother.a", "libmux.a": prefix / LIB / "libmux.a"}
         run("cc", "-o", tmp_path / "main", tmp_path / "main.c", f"-I{prefix}/include", *(places[name] for name in order), *native)
         run(tmp_path / "main")
+
+
+def test_two_copies_live_in_one_process(prefix, tmp_path):
+    native = needed_by_the_static_library(prefix)
+    run("gcc", "-std=gnu11", *WARN, "-Wno-pedantic", f"-I{prefix}/include", "-o", tmp_path / "two", CHECKOUT / "tests/packaging/two_copies.c",
+        prefix / LIB / "libmux.a", *native)
+    run(tmp_path / "two", prefix / LIB / "libmux.so.0", "qmux://127.0.0.1:0")
 
 
 def test_new_functions_join_the_node_of_their_version():
