@@ -4,6 +4,9 @@
 // Failures are thrown as mux::error. Functions called try_... never wait and give nothing where C gives MUX_AGAIN.
 // What goes out of scope is closed. A channel is not, unless finish(), a write with MUX_IO_FIN or close() ended it: then it is
 // aborted, so that a peer never takes an accident for the end. A program calls mux::shutdown() before it exits.
+//
+// Calls may come from many threads at once, but for close(), release() and moves, which change the object itself: to end what
+// another thread waits for, use interrupt() or session::shutdown().
 #ifndef MUX_HPP
 #define MUX_HPP
 
