@@ -19,6 +19,13 @@ const REFUSE: u8 = 111;
 const RESET: u8 = 112;
 const STOP: u8 = 113;
 const SESSION_END: u8 = 114;
+const PING: u8 = 115;
+const PONG: u8 = 116;
+const GOAWAY: u8 = 117;
+const SESSION_LIMITS: u8 = 118;
+const OPEN_CREDIT: u8 = 119;
+const EARLY_DATA: u8 = 120;
+const EARLY_EOF: u8 = 121;
 
 /// Types that are skipped when unknown, so that later versions can add to them (spec 4.1).
 const SKIPPABLE: std::ops::RangeInclusive<u8> = 128..=159;
@@ -35,13 +42,16 @@ const MIN_PACKET: u32 = 9;
 /// The longest skippable message: nothing of it is kept, the bound only catches a stream out of step.
 const MAX_SKIP: u32 = 1 << 20;
 
+/// The longest SESSION_LIMITS: later versions may append to it what this one ignores (spec 4.8).
+const MOST_LIMITS: u32 = 64;
+
 /// The qmux codec.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Qmux;
 
 impl Wire for Qmux {
     fn features(&self, extended: bool) -> Features {
-        Features { codes: extended, labels: extended, session_end: extended }
+        Features { codes: extended, labels: extended, session: extended }
     }
 
     fn decode<'a>(&self, input: &'a [u8]) -> Result<Decoded<'a>, WireError> {
@@ -51,7 +61,7 @@ impl Wire for Qmux {
             CONFIRM => 4,
             OPEN_FAILURE | EOF | CLOSE => 1,
             WINDOW_ADJUST | DATA => 2,
-            OPEN_LABELED..=SESSION_END => return decode_extension(kind, input),
+            OPEN_LABELED..=EARLY_EOF => return decode_extension(kind, input),
             _ if SKIPPABLE.contains(&kind) => return decode_extension(kind, input),
             _ => return Err(WireError(format!("message type {kind} is unknown"))),
         };
@@ -118,6 +128,37 @@ impl Wire for Qmux {
                 out.put_u64(code);
                 out.put_slice(reason.as_bytes());
             }
+            Frame::Ping { payload } => {
+                extension(out, PING, 8);
+                out.put_u64(payload);
+            }
+            Frame::Pong { payload } => {
+                extension(out, PONG, 8);
+                out.put_u64(payload);
+            }
+            Frame::GoAway { code, taken, reason } => {
+                extension(out, GOAWAY, 12 + reason.len());
+                out.put_u64(code);
+                out.put_u32(taken);
+                out.put_slice(reason.as_bytes());
+            }
+            Frame::SessionLimits { channels, early } => {
+                extension(out, SESSION_LIMITS, 8);
+                out.put_u32(channels);
+                out.put_u32(early);
+            }
+            Frame::OpenCredit { add } => {
+                extension(out, OPEN_CREDIT, 4);
+                out.put_u32(add);
+            }
+            Frame::EarlyData { from, len } => {
+                extension(out, EARLY_DATA, 4 + len as usize);
+                out.put_u32(from.0);
+            }
+            Frame::EarlyFin { from } => {
+                extension(out, EARLY_EOF, 4);
+                out.put_u32(from.0);
+            }
             Frame::Skip { len } => extension(out, *SKIPPABLE.start(), len as usize),
         }
     }
@@ -139,12 +180,19 @@ fn decode_extension(kind: u8, input: &[u8]) -> Result<Decoded<'_>, WireError> {
         OPEN_LABELED => (13, 13 + u32::from(u16::MAX)),
         REFUSE => (12, 12 + Config::MAX_REASON as u32),
         RESET | STOP => (12, 12),
-        _ => (8, 8 + Config::MAX_REASON as u32),
+        SESSION_END => (8, 8 + Config::MAX_REASON as u32),
+        PING | PONG => (8, 8),
+        GOAWAY => (12, 12 + Config::MAX_REASON as u32),
+        SESSION_LIMITS => (8, MOST_LIMITS),
+        // Whether the body fits a channel, the core knows.
+        EARLY_DATA => (4, u32::MAX),
+        _ => (4, 4),
     };
     if len < fixed || len > most {
         return Err(WireError(format!("message type {kind} has {len} bytes; {fixed} to {most} are allowed")));
     }
-    let whole = 5 + len as usize;
+    // The body of early data is delivered as it arrives.
+    let whole = 5 + if kind == EARLY_DATA { 4 } else { len as usize };
     if input.len() < whole {
         return Ok(Decoded::Incomplete);
     }
@@ -156,7 +204,14 @@ fn decode_extension(kind: u8, input: &[u8]) -> Result<Decoded<'_>, WireError> {
         }
         RESET => Frame::Reset { to: LocalId(u32_at(head, 0)), code: code_at(head, 4)? },
         STOP => Frame::Stop { to: LocalId(u32_at(head, 0)), code: code_at(head, 4)? },
-        _ => Frame::SessionEnd { code: code_at(head, 0)?, reason: text(kind, rest)? },
+        SESSION_END => Frame::SessionEnd { code: code_at(head, 0)?, reason: text(kind, rest)? },
+        PING => Frame::Ping { payload: u64_at(head, 0) },
+        PONG => Frame::Pong { payload: u64_at(head, 0) },
+        GOAWAY => Frame::GoAway { code: code_at(head, 0)?, taken: u32_at(head, 8), reason: text(kind, rest)? },
+        SESSION_LIMITS => Frame::SessionLimits { channels: u32_at(head, 0), early: u32_at(head, 4) },
+        OPEN_CREDIT => Frame::OpenCredit { add: u32_at(head, 0) },
+        EARLY_DATA => Frame::EarlyData { from: RemoteId(u32_at(head, 0)), len: len - 4 },
+        _ => Frame::EarlyFin { from: RemoteId(u32_at(head, 0)) },
     };
     Ok(Decoded::Frame(frame, whole))
 }
@@ -200,8 +255,12 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4))
+}
+
 fn code_at(bytes: &[u8], at: usize) -> Result<u64, WireError> {
-    let code = u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4));
+    let code = u64_at(bytes, at);
     if code > codes::MAX { Err(WireError(format!("code {code} is above 2^62-1"))) } else { Ok(code) }
 }
 

@@ -24,6 +24,13 @@ fn mirrored<'a>(frame: &Outgoing<'a>) -> Incoming<'a> {
         Frame::Stop { to: id, code } => Frame::Stop { to: to(id), code: *code },
         Frame::Close { to: id } => Frame::Close { to: to(id) },
         Frame::SessionEnd { code, reason } => Frame::SessionEnd { code: *code, reason },
+        Frame::SessionLimits { channels, early } => Frame::SessionLimits { channels: *channels, early: *early },
+        Frame::OpenCredit { add } => Frame::OpenCredit { add: *add },
+        Frame::EarlyData { from: id, len } => Frame::EarlyData { from: from(id), len: *len },
+        Frame::EarlyFin { from: id } => Frame::EarlyFin { from: from(id) },
+        Frame::Ping { payload } => Frame::Ping { payload: *payload },
+        Frame::Pong { payload } => Frame::Pong { payload: *payload },
+        Frame::GoAway { code, taken, reason } => Frame::GoAway { code: *code, taken: *taken, reason },
         Frame::Skip { len } => Frame::Skip { len: *len },
     }
 }
@@ -56,6 +63,16 @@ fn every_message() -> Vec<(Outgoing<'static>, &'static [u8])> {
         (Frame::Stop { to, code: 1 }, &[113, 0, 0, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1]),
         (Frame::Close { to }, &[106, 0, 0, 0, 7]),
         (Frame::SessionEnd { code: 2, reason: "bye" }, &[114, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0, 2, b'b', b'y', b'e']),
+        (Frame::Ping { payload: 258 }, &[115, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 1, 2]),
+        (Frame::Pong { payload: u64::MAX }, &[116, 0, 0, 0, 8, 255, 255, 255, 255, 255, 255, 255, 255]),
+        (
+            Frame::GoAway { code: 3, taken: 258, reason: "old" },
+            &[117, 0, 0, 0, 15, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 1, 2, b'o', b'l', b'd'],
+        ),
+        (Frame::SessionLimits { channels: 1024, early: 16384 }, &[118, 0, 0, 0, 8, 0, 0, 4, 0, 0, 0, 64, 0]),
+        (Frame::OpenCredit { add: 258 }, &[119, 0, 0, 0, 4, 0, 0, 1, 2]),
+        (Frame::EarlyData { from, len: 3 }, &[120, 0, 0, 0, 7, 0, 0, 1, 2]),
+        (Frame::EarlyFin { from }, &[121, 0, 0, 0, 4, 0, 0, 1, 2]),
         (Frame::Skip { len: 2 }, &[128, 0, 0, 0, 2]),
     ]
 }
@@ -87,16 +104,27 @@ fn a_message_cut_at_any_byte_is_incomplete() {
 
 #[test]
 fn a_length_out_of_bounds_is_refused_before_its_body_is_awaited() {
-    for kind in [OPEN_LABELED, REFUSE, RESET, STOP, SESSION_END, *SKIPPABLE.start()] {
+    for kind in (OPEN_LABELED..=OPEN_CREDIT).chain([EARLY_EOF, *SKIPPABLE.start()]) {
         let header = [kind, 255, 255, 255, 255];
         assert!(Qmux.decode(&header).is_err(), "type {kind}");
     }
     assert!(Qmux.decode(&[RESET, 0, 0, 0, 11]).is_err(), "too short for its fields");
+    assert!(Qmux.decode(&[EARLY_DATA, 0, 0, 0, 3]).is_err(), "too short for its number");
+    assert!(Qmux.decode(&[PING, 0, 0, 0, 9]).is_err(), "too long");
+}
+
+#[test]
+fn later_versions_may_say_more_of_their_limits() {
+    let limits = [SESSION_LIMITS, 0, 0, 0, 9, 0, 0, 0, 5, 0, 0, 0, 6, 77];
+    match Qmux.decode(&limits) {
+        Ok(Decoded::Frame(frame, 14)) => assert_eq!(frame, Frame::SessionLimits { channels: 5, early: 6 }),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn unknown_types_are_fatal_outside_the_skippable_range() {
-    for kind in (0..100).chain(107..110).chain(115..128).chain(160..=255) {
+    for kind in (0..100).chain(107..110).chain(122..128).chain(160..=255) {
         assert!(Qmux.decode(&[kind]).is_err(), "type {kind}");
     }
 }

@@ -84,7 +84,7 @@ impl<W: Wire> Driver<W> {
                     if let Some(size) = fresh {
                         state.conn.handle_new_buffer(size);
                     }
-                    state.conn.handle_input(bytes);
+                    state.conn.handle_input(bytes, now());
                 }
                 Ok(Received::End) => state.conn.handle_eof(),
                 Err(error) => {

@@ -235,6 +235,7 @@ impl<W: Wire> Drop for DrivenSend<W> {
         let mut state = self.shared.state();
         state.forget_send(self.key);
         state.conn.release_half(self.key);
+        self.shared.finish_call(state, true);
     }
 }
 
@@ -374,5 +375,6 @@ impl<W: Wire> Drop for DrivenRecv<W> {
         let mut state = self.shared.state();
         state.forget_recv(self.key);
         state.conn.release_half(self.key);
+        self.shared.finish_call(state, true);
     }
 }

@@ -3,8 +3,9 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use mux_api::backend::{ChannelParts, SessionOps};
+use mux_api::backend::{BoxFuture, ChannelParts, SessionOps};
 use mux_api::{Capabilities, Error, Initiator, OpenOptions, Result, SessionInfo, Stats};
 use mux_proto::{Key, Wire};
 
@@ -77,7 +78,8 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
         match state.conn.open(options) {
             Ok(Some(key)) => {
                 let parts = self.parts(key, &state);
-                self.shared.finish_call(state, false);
+                // What is written at once goes out together with the open.
+                self.shared.finish_call(state, true);
                 Poll::Ready(Ok(parts))
             }
             Ok(None) => {
@@ -127,6 +129,29 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
         drop(state);
         wakes.wake();
         Poll::Pending
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<Duration>> {
+        let mut awaited = None;
+        Box::pin(poll_fn(move |cx| {
+            let mut state = self.shared.state();
+            if let Some(cause) = state.conn.cause() {
+                return Poll::Ready(Err(cause.clone()));
+            }
+            let Some(awaited) = awaited else {
+                awaited = Some(state.conn.ping(now()));
+                state.pinging.push(cx.waker().clone());
+                self.shared.finish_call(state, false);
+                return Poll::Pending;
+            };
+            match state.conn.round_trips() {
+                (answered, Some(took)) if answered >= awaited => Poll::Ready(Ok(took)),
+                _ => {
+                    state.pinging.push(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        }))
     }
 
     fn drain(&self) {

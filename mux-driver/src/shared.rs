@@ -30,6 +30,8 @@ pub(crate) struct State<W> {
     pub(crate) ending: Option<Waker>,
     pub(crate) establishing: Option<Waker>,
     pub(crate) flushing: Option<Waker>,
+    /// Tasks that wait for a round trip.
+    pub(crate) pinging: Vec<Waker>,
     /// Halves that wait until the transport has taken what was handed over.
     pub(crate) flushing_halves: Vec<Key>,
     /// Halves that send from their callers' buffers as soon as the transport takes more, by urgency.
@@ -85,6 +87,7 @@ impl<W: Wire> Shared<W> {
             ending: None,
             establishing: None,
             flushing: None,
+            pinging: Vec::new(),
             flushing_halves: Vec::new(),
             writers: Default::default(),
             driver: Waker::noop().clone(),
@@ -181,7 +184,9 @@ impl<W: Wire> State<W> {
                     wakes.add(self.can_open.take());
                 }
                 Event::Established => wakes.add(self.establishing.take()),
+                Event::Answered => wakes.0.append(&mut self.pinging),
                 Event::Ended => {
+                    wakes.0.append(&mut self.pinging);
                     wakes.add(self.establishing.take());
                     wakes.add(self.flushing.take());
                 }

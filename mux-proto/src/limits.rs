@@ -19,6 +19,10 @@ pub struct Limits {
     pub frame: u32,
     /// The longest label accepted.
     pub label: u32,
+    /// Bytes that the peer may send on a channel before it is confirmed: the least window of an incoming one.
+    pub early: u32,
+    /// Channel numbers that are given out, from 0 on. The ones from 0xFFFFFF00 on are reserved.
+    pub numbers: u32,
     /// How long the peer's announcement is awaited before it counts as plain.
     pub hello_wait: Duration,
     /// How often a silent peer is probed; zero: never.
@@ -57,15 +61,32 @@ impl Limits {
     /// keeps provoking them while it does not read is cut off: about 60,000 answers.
     pub const MAX_PENDING_ANSWERS: usize = 1 << 20;
 
+    /// Opens whose channels may get data before they are confirmed: the latest ones. The receiver has to find them by
+    /// the opener's numbers.
+    pub const RECENT_OPENS: u32 = 128;
+
+    /// Early bytes a channel where memory allows: a request with its head.
+    pub const EARLY: u32 = 16 * 1024;
+
+    /// Messages a second that carry nothing (pings, empty data, credit for nothing, opens given up at once, what a later
+    /// version says). Cancelling opens as fast as one core can stays below it.
+    pub const IDLE_TALK: u32 = 20_000;
+
     /// The bounds that `config` asks for.
     pub fn from_config(config: &Config) -> Self {
+        let window = config.window.max(Self::MIN_WINDOW);
+        // All channels together may not take more than a quarter of the budget by it.
+        let share = config.budget / 4 / u64::from(config.max_channels.max(1));
+        let early = u32::try_from(share).unwrap_or(u32::MAX).clamp(Self::MIN_WINDOW, Self::EARLY).min(window);
         Self {
             max_incoming: config.max_channels,
             backlog: config.channel_backlog.max(1),
-            window: config.window.max(Self::MIN_WINDOW),
+            window,
             send_buffer: config.send_buffer.max(4096),
             frame: config.frame_size.clamp(1024, Self::MAX_FRAME),
             label: config.max_label.min(u32::from(u16::MAX)),
+            early,
+            numbers: 0xFFFF_FF00,
             hello_wait: Duration::from_secs(1),
             keepalive: config.keepalive,
             idle: config.idle,

@@ -10,14 +10,14 @@ pub trait Wire: Send + 'static {
     /// What can be said to a peer, depending on whether it announced the extension.
     fn features(&self, extended: bool) -> Features;
 
-    /// Decodes the frame at the start of `input`, which may be cut anywhere. The body of [`Frame::Data`] and
-    /// [`Frame::Skip`] is not part of the frame: it follows and is delivered as it arrives.
+    /// Decodes the frame at the start of `input`, which may be cut anywhere. The body of [`Frame::Data`],
+    /// [`Frame::EarlyData`] and [`Frame::Skip`] is not part of the frame: it follows and is delivered as it arrives.
     ///
     /// # Errors
     /// When no continuation of `input` could be a frame. A length must be checked before it is waited for.
     fn decode<'a>(&self, input: &'a [u8]) -> Result<Decoded<'a>, WireError>;
 
-    /// Appends `frame` to `out`; of [`Frame::Data`] the header only.
+    /// Appends `frame` to `out`; of [`Frame::Data`] and [`Frame::EarlyData`] the header only.
     fn encode(&self, frame: &Outgoing<'_>, out: &mut BytesMut);
 }
 
@@ -28,8 +28,9 @@ pub struct Features {
     pub codes: bool,
     /// Labels and urgency on open, code and reason on refusal.
     pub labels: bool,
-    /// The end of the session with code and reason.
-    pub session_end: bool,
+    /// What concerns the session: its limits and open credit, data before the confirmation, ping, going away, and its
+    /// end with code and reason.
+    pub session: bool,
 }
 
 /// A frame from the peer: addressed with our number.
@@ -125,6 +126,49 @@ pub enum Frame<'a, To, From> {
     SessionEnd {
         /// Why.
         code: u64,
+        /// Why, in words.
+        reason: &'a str,
+    },
+    /// What the sender allows, said once, as soon as it has seen the other side's announcement.
+    SessionLimits {
+        /// Channels that the other side may open before it waits for more open credit.
+        channels: u32,
+        /// Bytes it may send on each of them before the confirmation.
+        early: u32,
+    },
+    /// More channels may be opened.
+    OpenCredit {
+        /// So many.
+        add: u32,
+    },
+    /// A body of `len` bytes follows, for a channel that is not confirmed: only its opener has numbered it.
+    EarlyData {
+        /// The opener's number.
+        from: From,
+        /// Its length.
+        len: u32,
+    },
+    /// The opener's direction ends cleanly before the confirmation.
+    EarlyFin {
+        /// The opener's number.
+        from: From,
+    },
+    /// To be answered with a [`Frame::Pong`] that says the same.
+    Ping {
+        /// Anything.
+        payload: u64,
+    },
+    /// The answer to a [`Frame::Ping`].
+    Pong {
+        /// What it said.
+        payload: u64,
+    },
+    /// The sender takes no more channels; the old ones go on.
+    GoAway {
+        /// Why.
+        code: u64,
+        /// How many opens of the receiver's it has taken or will: the later ones are refused.
+        taken: u32,
         /// Why, in words.
         reason: &'a str,
     },

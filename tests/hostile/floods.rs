@@ -58,6 +58,19 @@ async fn data_and_credit_beyond_the_bounds_end_the_session() {
     attacked.assert_unharmed().await;
 }
 
+/// A message of `LEN` bytes; open credit may come before it.
+async fn but_credit<const LEN: usize>(stream: &mut tokio::net::TcpStream) -> [u8; LEN] {
+    let mut message = [0; LEN];
+    loop {
+        within(stream.read_exact(&mut message[..1])).await.expect("a message");
+        if message[0] != 119 {
+            within(stream.read_exact(&mut message[1..])).await.expect("whole");
+            return message;
+        }
+        within(stream.read_exact(&mut [0; 8])).await.expect("open credit");
+    }
+}
+
 /// Rows where each message provokes an answer, from a peer that reads none of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_are_bounded() {
@@ -86,14 +99,11 @@ async fn opens_given_up_at_once_are_never_accepted_and_leave_nothing() {
     let (mut stream, session) = attacked.attacker().await;
     for _ in 0..2000 {
         stream.write_all(&open(5, 1000, 1000)).await.expect("opens");
-        let mut confirm = [0; 17];
-        within(stream.read_exact(&mut confirm)).await.expect("a confirmation");
+        let confirm = but_credit::<17>(&mut stream).await;
         let to = u32::from_be_bytes([confirm[5], confirm[6], confirm[7], confirm[8]]);
         let ends = [coded(112, to), coded(113, to), message(106, &[to])].concat();
         stream.write_all(&ends).await.expect("gives up");
-        let mut close = [0; 5];
-        within(stream.read_exact(&mut close)).await.expect("the answer");
-        assert_eq!(close, [106, 0, 0, 0, 5]);
+        assert_eq!(but_credit::<5>(&mut stream).await, [106, 0, 0, 0, 5]);
     }
     assert!(session.try_accept().is_err_and(|error| error.kind() == ErrorKind::Blocked));
     let stats = session.stats();
@@ -118,14 +128,10 @@ async fn a_label_above_the_limit_is_refused_and_one_in_pieces_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_and_tiny_data_on_an_unread_channel_take_no_more_than_the_window() {
+async fn tiny_data_on_an_unread_channel_takes_no_more_than_the_window() {
     let attacked = Attacked::new(&Config::default()).await;
     let (mut stream, session, channel) = attacked.attacker_with_channel().await;
     let before = session.stats().budget_used;
-    let empty = message(104, &[0, 0]).repeat(10_000);
-    for _ in 0..50 {
-        assert!(push(&mut stream, &empty).await);
-    }
     let mut tiny = message(104, &[0, 1]);
     tiny.push(1);
     assert!(push(&mut stream, &tiny.repeat(100_000)).await);
@@ -138,19 +144,48 @@ async fn empty_and_tiny_data_on_an_unread_channel_take_no_more_than_the_window()
     attacked.assert_unharmed().await;
 }
 
+/// Messages that carry nothing: up to a rate they cost nothing that stays, above it they end the session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_tiny_credit_costs_nothing_that_stays() {
+async fn floods_that_carry_nothing_are_cut_off() {
     let attacked = Attacked::new(&Config::default()).await;
-    let (mut stream, session, mut channel) = attacked.attacker_with_channel().await;
-    let credit = message(103, &[0, 1]).repeat(10_000);
-    for _ in 0..50 {
-        assert!(push(&mut stream, &credit).await);
+    let ping = message(115, &[8, 0, 9]);
+    let pong = message(116, &[8, 0, 9]);
+    let goaway = message(117, &[12, 0, 1, 0]);
+    for talk in [message(104, &[0, 0]), message(103, &[0, 1]), ping, pong, goaway, message(128, &[0])] {
+        let (mut stream, session, mut channel) = attacked.attacker_with_channel().await;
+        assert!(push(&mut stream, &talk.repeat(1000)).await);
+        channel.write_all(b"still here").await.expect("the channel lives");
+        let burst = talk.repeat(10_000);
+        let mut bursts = 0;
+        while session.cause().is_none() && push(&mut stream, &burst).await {
+            bursts += 1;
+            assert!(bursts < 100_000, "the victim listens for ever");
+        }
+        let cause = within(session.closed()).await;
+        assert_eq!((cause.kind(), cause.code()), (ErrorKind::LimitExceeded, Some(codes::LIMIT)), "{cause}");
     }
-    channel.write_all(b"still here").await.expect("the channel lives");
-    let mut got = [0; 19];
-    within(stream.read_exact(&mut got)).await.expect("arrives");
-    assert_eq!(&got[9..], b"still here");
-    assert!(session.cause().is_none());
+    attacked.assert_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn early_data_of_an_open_that_was_refused_is_skipped() {
+    let mut config = Config::default();
+    config.channel_backlog = 1;
+    let attacked = Attacked::new(&config).await;
+    let (mut stream, session) = attacked.attacker().await;
+    let mut said = Vec::new();
+    for number in 5..8 {
+        said.extend(open(number, 1000, 1000));
+        said.extend(message(120, &[4 + 3000, number]));
+        said.resize(said.len() + 3000, number as u8);
+        said.extend(message(121, &[4, number]));
+    }
+    assert!(push(&mut stream, &said).await);
+    let mut channel = within(session.accept()).await.expect("one is accepted");
+    let mut got = vec![0; 3000];
+    within(channel.read_exact(&mut got)).await.expect("its data");
+    assert_eq!(got, [5; 3000]);
+    assert_eq!(session.stats().channels_open, 1);
     attacked.assert_unharmed().await;
 }
 

@@ -31,9 +31,10 @@ impl Attacked {
         let mut stream = self.connect().await;
         stream.write_all(&HELLO).await.expect("announces");
         let session = within(self.listener.accept()).await.expect("accepts");
-        let mut hello = [0; 13];
-        stream.read_exact(&mut hello).await.expect("their announcement");
-        assert_eq!(hello, HELLO);
+        let mut greeting = [0; 39];
+        stream.read_exact(&mut greeting).await.expect("their announcement, limits and first ping");
+        assert_eq!(greeting[..13], HELLO);
+        assert_eq!((greeting[13], greeting[26]), (118, 115));
         (stream, session)
     }
 

@@ -36,6 +36,11 @@ pub(crate) struct Channel {
 impl Channel {
     /// Whether there is a frame of data, or the end, that can be sent now.
     pub(crate) fn can_transmit(&self) -> bool {
-        self.state.remote().is_some() && self.send.can_transmit()
+        let addressed = match self.state {
+            State::Open { .. } => true,
+            State::Opening { .. } => self.send.takes_early(),
+            State::Closing | State::Closed => false,
+        };
+        addressed && self.send.can_transmit()
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct SendSide {
     pub(crate) state: SendState,
     /// Bytes the peer is ready for.
     window: u32,
-    /// The largest body the peer accepts in one frame.
+    /// The largest body the peer accepts in one frame; before the confirmation, what the window was at first.
     max_frame: u32,
     /// Written and not yet handed over: whole buffers, then what was gathered.
     queue: VecDeque<Bytes>,
@@ -43,6 +43,7 @@ const LARGE: usize = 4096;
 const SMALL: u32 = 1024;
 
 impl SendSide {
+    /// A channel that the peer opened.
     pub(crate) fn new(window: u32, max_frame: u32) -> Self {
         Self {
             state: SendState::Open,
@@ -54,9 +55,24 @@ impl SendSide {
         }
     }
 
-    pub(crate) fn confirmed(&mut self, window: u32, max_frame: u32) {
-        self.window = window;
+    /// A channel that we opened, with `early` bytes of window until it is confirmed.
+    pub(crate) fn opening(early: u32) -> Self {
+        Self::new(early, early)
+    }
+
+    /// Whether anything may be sent before the confirmation.
+    pub(crate) fn takes_early(&self) -> bool {
+        self.max_frame > 0
+    }
+
+    /// The peer's window, which counts from the first byte on; `false` when it is less than was sent already, and the
+    /// peer had announced more.
+    #[must_use = "a window below what was promised is a protocol violation"]
+    pub(crate) fn confirmed(&mut self, window: u32, max_frame: u32) -> bool {
+        let sent = self.max_frame - self.window;
         self.max_frame = max_frame;
+        self.window = window.saturating_sub(sent);
+        window >= sent
     }
 
     /// Adds credit; `false` when the sum leaves the wire's range, which is the peer's fault.

@@ -13,8 +13,8 @@ use crate::RemoteId;
 /// Nothing is ever sent about a channel after our CLOSE: reference peers end the session on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// OPEN sent; the peer has not chosen its number, so there is none to use.
-    Opening,
+    /// OPEN sent, the one with this number in the order of all; the peer has not chosen its number for the channel.
+    Opening { seq: u32 },
     /// Both numbers are known.
     Open { remote: RemoteId },
     /// Our CLOSE is sent; our number stays taken until the peer's CLOSE.
@@ -28,7 +28,7 @@ impl State {
     pub(crate) fn remote(self) -> Option<RemoteId> {
         match self {
             Self::Open { remote } => Some(remote),
-            Self::Opening | Self::Closing | Self::Closed => None,
+            Self::Opening { .. } | Self::Closing | Self::Closed => None,
         }
     }
 }

@@ -25,18 +25,21 @@ impl Key {
 }
 
 /// Channels by number. Numbers are dense, so that a frame finds its channel in one step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
     entries: Slab<(u32, Channel)>,
     generation: u32,
+    numbers: usize,
 }
 
 impl Table {
-    /// The highest number ever given out; the ones above are reserved (announcement).
-    const MAX_INDEX: usize = 0xFFFF_FF00;
+    /// Numbers from 0 to below `numbers` are given out.
+    pub(crate) fn new(numbers: u32) -> Self {
+        Self { entries: Slab::new(), generation: 0, numbers: numbers as usize }
+    }
 
     pub(crate) fn insert(&mut self, channel: Channel) -> Option<Key> {
-        if self.entries.len() >= Self::MAX_INDEX {
+        if self.entries.len() >= self.numbers {
             return None;
         }
         self.generation = self.generation.wrapping_add(1);

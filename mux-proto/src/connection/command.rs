@@ -36,8 +36,8 @@ impl<W: Wire> Connection<W> {
             return Err(Error::new(ErrorKind::LimitExceeded, Origin::Local, message).retry_safe(true));
         }
         let channel = Channel {
-            state: State::Opening,
-            send: SendSide::new(0, 0),
+            state: State::Opening { seq: self.opens.said },
+            send: SendSide::opening(self.early_window()),
             recv: RecvSide::new(size),
             label: Some(&options.label[..]).filter(|label| !label.is_empty()).map(Box::from),
             initiator: Initiator::Local,
@@ -49,8 +49,10 @@ impl<W: Wire> Connection<W> {
         };
         let Some(key) = self.table.insert(channel) else {
             self.release(size);
-            return Err(Error::new(ErrorKind::LimitExceeded, Origin::Local, "no channel number is free"));
+            let message = "no channel number is free";
+            return Err(Error::new(ErrorKind::LimitExceeded, Origin::Local, message).retry_safe(true));
         };
+        self.note_open();
         self.stats.channels_opened += 1;
         self.liveness.used = true;
         self.say(&Outgoing::Open {
@@ -65,7 +67,7 @@ impl<W: Wire> Connection<W> {
 
     /// Whether [`open`](Self::open) needs no waiting.
     pub fn can_open(&self) -> bool {
-        self.control.len() < OPEN_PAUSES_AT || self.cause.is_some()
+        self.may_open().is_err() || (self.control.len() < OPEN_PAUSES_AT && self.has_open_credit())
     }
 
     fn may_open(&self) -> Result<()> {
@@ -77,7 +79,7 @@ impl<W: Wire> Connection<W> {
                 Error::new(ErrorKind::GoAway, Origin::Local, "this session is draining and opens no new channel");
             return Err(error.with_code(codes::DRAINING).retry_safe(true));
         }
-        Ok(())
+        self.opens.gone_away.clone().map_or(Ok(()), Err)
     }
 
     /// The oldest channel that waits for it; the caller holds both halves. `None`: none yet.
@@ -167,7 +169,7 @@ impl<W: Wire> Connection<W> {
         let channel = self.table.get(key).ok_or_else(|| self.gone())?;
         match (&channel.send.state, channel.state) {
             (SendState::Refused(error), _) => Err(error.clone()),
-            (_, State::Opening) => self.cause.clone().map_or(Ok(false), Err),
+            (_, State::Opening { .. }) => self.cause.clone().map_or(Ok(false), Err),
             _ => Ok(true),
         }
     }

@@ -1,5 +1,7 @@
 //! From the network: bytes into frames, frames into changes of state.
 
+use std::time::Instant;
+
 use bytes::{Buf, Bytes, BytesMut};
 use mux_api::{Error, ErrorKind, Initiator, Origin, Priority, codes};
 
@@ -33,8 +35,9 @@ struct Body {
 }
 
 impl<W: Wire> Connection<W> {
-    /// Bytes arrived. Bodies become slices of `input`, or copies where they are small.
-    pub fn handle_input(&mut self, input: Bytes) {
+    /// Bytes arrived by `now`. Bodies become slices of `input`, or copies where they are small.
+    pub fn handle_input(&mut self, input: Bytes, now: Instant) {
+        self.clock = now;
         self.stats.bytes_in += input.len() as u64;
         self.liveness.heard = true;
         if self.cause.is_some() {
@@ -42,8 +45,8 @@ impl<W: Wire> Connection<W> {
         }
         let before = self.control.len();
         if let Err(error) = self.parse(input) {
-            self.fail(error.with_code(codes::PROTOCOL), true);
-            return;
+            let error = if error.code().is_none() { error.with_code(codes::PROTOCOL) } else { error };
+            return self.fail(error, true);
         }
         self.answers += self.control.len() - before;
         if self.answers > Limits::MAX_PENDING_ANSWERS {
@@ -142,13 +145,14 @@ impl<W: Wire> Connection<W> {
                 if !self.is_extended() {
                     self.establish(true);
                 }
+                self.greet();
             }
             Incoming::Hello => self.say(&Outgoing::HelloRefused),
             Incoming::HelloRefused if self.is_extended() => {
                 let message = "the peer speaks the base protocol only, and ext=on demands the extension";
                 return Err(Error::new(ErrorKind::Protocol, Origin::Peer, message));
             }
-            Incoming::HelloRefused => {}
+            Incoming::HelloRefused => self.on_answer(None)?,
             Incoming::Probe { from } => self.refuse(from, codes::REFUSED, "the largest packet is too small"),
             Incoming::Open { from, window, max_frame, label, priority } => {
                 self.on_open(from, window, max_frame, label, priority);
@@ -157,11 +161,23 @@ impl<W: Wire> Connection<W> {
             Incoming::Refuse { to, code, reason } => self.on_refuse(to, code, reason)?,
             Incoming::Credit { to, add } => self.on_credit(to, add)?,
             Incoming::Data { to, len } => {
-                let key = self.on_data(to, len)?;
-                self.liveness.used = true;
-                self.parser.body = Some(Body { to: Some(key), left: len });
+                let (key, _) = self.addressed(to, "data")?;
+                self.on_data(key, len)?;
             }
-            Incoming::Fin { to } => self.on_fin(to)?,
+            Incoming::EarlyData { from, len } => match self.early(from)? {
+                Some(key) => self.on_data(key, len)?,
+                None if len > Limits::MAX_FRAME => return Err(refused_early(from)),
+                None => self.parser.body = Some(Body { to: None, left: len }),
+            },
+            Incoming::Fin { to } => {
+                let (key, _) = self.addressed(to, "an end")?;
+                self.on_fin(key)?;
+            }
+            Incoming::EarlyFin { from } => {
+                if let Some(key) = self.early(from)? {
+                    self.on_fin(key)?;
+                }
+            }
             Incoming::Reset { to, code } => self.on_reset(to, code)?,
             Incoming::Stop { to, code } => self.on_stop(to, code)?,
             Incoming::Close { to } => self.on_close(to)?,
@@ -169,27 +185,56 @@ impl<W: Wire> Connection<W> {
                 let message = if reason.is_empty() { "closed by the peer" } else { reason };
                 self.fail(Error::new(ErrorKind::Closed, Origin::Peer, message).with_code(code), false);
             }
-            Incoming::Skip { len } => self.parser.body = Some(Body { to: None, left: len }),
+            Incoming::SessionLimits { channels, early } => self.on_limits(channels, early)?,
+            Incoming::OpenCredit { add } => self.on_open_credit(add)?,
+            Incoming::Ping { payload } => {
+                self.count_idle_talk()?;
+                self.say(&Outgoing::Pong { payload });
+            }
+            Incoming::Pong { payload } => self.on_answer(Some(payload))?,
+            Incoming::GoAway { code, taken, reason } => self.on_going_away(code, taken, reason)?,
+            Incoming::Skip { len } => {
+                self.count_idle_talk()?;
+                self.parser.body = Some(Body { to: None, left: len });
+            }
         }
         Ok(())
     }
 
     fn on_open(&mut self, from: RemoteId, window: u32, max_frame: u32, label: &[u8], priority: Priority) {
+        let taken = self.take_open(from, window, max_frame, label, priority);
+        self.note_answered(from, taken.as_ref().ok().copied());
+        if let Err((code, reason)) = taken {
+            self.refuse(from, code, reason);
+        }
+    }
+
+    /// The peer's new channel, or the code and words to refuse it with.
+    fn take_open(
+        &mut self,
+        from: RemoteId,
+        window: u32,
+        max_frame: u32,
+        label: &[u8],
+        priority: Priority,
+    ) -> Result<Key, (u64, &'static str)> {
         if self.is_draining() {
-            return self.refuse(from, codes::DRAINING, "the session takes no new channels");
+            return Err((codes::DRAINING, "the session takes no new channels"));
         }
         if label.len() > self.limits.label as usize {
-            return self.refuse(from, codes::LIMIT, "the label is too long");
+            return Err((codes::LIMIT, "the label is too long"));
         }
         if self.incoming >= self.limits.max_incoming {
-            return self.refuse(from, codes::REFUSED, "too many channels");
+            return Err((codes::REFUSED, "too many channels"));
         }
         if self.backlog.len() >= self.limits.backlog as usize {
-            return self.refuse(from, codes::REFUSED, "the accept backlog is full");
+            return Err((codes::REFUSED, "the accept backlog is full"));
         }
         let size = self.limits.initial_window(self.budget.available(), self.budget.limit());
+        // An extended peer may have sent so much already.
+        let size = if self.features.session { size.max(self.limits.early) } else { size };
         if !self.held.grow(u64::from(size)) {
-            return self.refuse(from, codes::LIMIT, "no memory for another channel");
+            return Err((codes::LIMIT, "no memory for another channel"));
         }
         let channel = Channel {
             state: State::Open { remote: from },
@@ -205,13 +250,14 @@ impl<W: Wire> Connection<W> {
         };
         let Some(key) = self.table.insert(channel) else {
             self.release(size);
-            return self.refuse(from, codes::LIMIT, "no channel number is free");
+            return Err((codes::LIMIT, "no channel number is free"));
         };
         self.incoming += 1;
         self.liveness.used = true;
         self.backlog.push_back(key);
         self.say(&Outgoing::Confirm { to: from, from: key.id(), window: size, max_frame: Limits::MAX_FRAME });
         self.events.push(Event::Acceptable);
+        Ok(key)
     }
 
     fn refuse(&mut self, to: RemoteId, code: u64, reason: &str) {
@@ -221,11 +267,13 @@ impl<W: Wire> Connection<W> {
 
     fn on_confirm(&mut self, to: LocalId, from: RemoteId, window: u32, max_frame: u32) -> Result<(), Error> {
         let (key, channel) = self.addressed(to, "a confirmation")?;
-        if channel.state != State::Opening {
+        if !matches!(channel.state, State::Opening { .. }) {
             return Err(unexpected("a confirmation", to, "is open already"));
         }
         channel.state = State::Open { remote: from };
-        channel.send.confirmed(window, max_frame.max(1));
+        if !channel.send.confirmed(window, max_frame.max(1)) {
+            return Err(unexpected("a confirmation", to, "was promised more window before"));
+        }
         // What happened before the peer's number was known is said now.
         let (reset, stop) = (channel.send.state.clone(), channel.recv.state);
         if self.features.codes {
@@ -246,13 +294,14 @@ impl<W: Wire> Connection<W> {
 
     fn on_refuse(&mut self, to: LocalId, code: Option<u64>, reason: &str) -> Result<(), Error> {
         if to == PROBE {
-            return Ok(());
+            return self.on_answer(None);
         }
         let (key, channel) = self.addressed(to, "a refusal")?;
-        if channel.state != State::Opening {
+        if !matches!(channel.state, State::Opening { .. }) {
             return Err(unexpected("a refusal", to, "is open already"));
         }
         channel.state = State::Closed;
+        self.note_refused();
         let code = code.unwrap_or(codes::REFUSED);
         let message = match (reason, codes::describe(code)) {
             ("", Some(known)) => format!("the peer refused the channel: {known}"),
@@ -267,20 +316,22 @@ impl<W: Wire> Connection<W> {
     }
 
     fn on_credit(&mut self, to: LocalId, add: u32) -> Result<(), Error> {
+        self.count_credit(add)?;
         let (key, channel) = self.addressed(to, "credit")?;
         match channel.state {
             State::Open { .. } if channel.send.grow(add) => self.enqueue(key),
             State::Open { .. } => return Err(unexpected("credit", to, "would exceed 2^32-1 bytes of window")),
             State::Closing => {}
-            State::Opening | State::Closed => return Err(unexpected("credit", to, "is not open")),
+            State::Opening { .. } | State::Closed => return Err(unexpected("credit", to, "is not open")),
         }
         Ok(())
     }
 
-    fn on_data(&mut self, to: LocalId, len: u32) -> Result<Key, Error> {
-        let (key, channel) = self.addressed(to, "data")?;
+    /// A body of `len` bytes follows.
+    fn on_data(&mut self, key: Key, len: u32) -> Result<(), Error> {
+        let (to, channel) = (key.id(), channel_mut(&mut self.table, key));
         match channel.state {
-            State::Opening | State::Closed => return Err(unexpected("data", to, "is not open")),
+            State::Opening { .. } | State::Closed => return Err(unexpected("data", to, "is not open")),
             State::Open { .. } | State::Closing => {}
         }
         if matches!(channel.recv.state, RecvState::Finished | RecvState::Reset(_)) {
@@ -292,13 +343,18 @@ impl<W: Wire> Connection<W> {
         if !channel.recv.receive(len) {
             return Err(unexpected("data", to, "has not so much window left"));
         }
-        Ok(key)
+        if len == 0 {
+            return self.count_idle_talk();
+        }
+        self.liveness.used = true;
+        self.parser.body = Some(Body { to: Some(key), left: len });
+        Ok(())
     }
 
-    fn on_fin(&mut self, to: LocalId) -> Result<(), Error> {
-        let (key, channel) = self.addressed(to, "an end")?;
+    fn on_fin(&mut self, key: Key) -> Result<(), Error> {
+        let (to, channel) = (key.id(), channel_mut(&mut self.table, key));
         match (channel.state, channel.recv.state) {
-            (State::Opening | State::Closed, _) => return Err(unexpected("an end", to, "is not open")),
+            (State::Opening { .. } | State::Closed, _) => return Err(unexpected("an end", to, "is not open")),
             (_, RecvState::Finished | RecvState::Reset(_)) => {
                 return Err(unexpected("an end", to, "was ended by the peer before"));
             }
@@ -312,29 +368,30 @@ impl<W: Wire> Connection<W> {
     fn on_reset(&mut self, to: LocalId, code: u64) -> Result<(), Error> {
         let (key, channel) = self.addressed(to, "a reset")?;
         match (channel.state, channel.recv.state) {
-            (State::Opening | State::Closed, _) => return Err(unexpected("a reset", to, "is not open")),
+            (State::Opening { .. } | State::Closed, _) => return Err(unexpected("a reset", to, "is not open")),
             (_, RecvState::Open | RecvState::Discarding) => {
                 self.stats.resets_in += 1;
                 self.close_recv(key, RecvState::Reset(Some(code)));
             }
             // It crossed our own stop, or came after the end: the direction is over either way.
-            (_, RecvState::Finished | RecvState::Reset(_) | RecvState::Stopped(_)) => {}
+            (_, RecvState::Stopped(_)) => {}
+            (_, RecvState::Finished | RecvState::Reset(_)) => self.count_idle_talk()?,
         }
-        self.settle(key);
-        Ok(())
+        if self.settle(key) { self.count_idle_talk() } else { Ok(()) }
     }
 
     fn on_stop(&mut self, to: LocalId, code: u64) -> Result<(), Error> {
         let (key, channel) = self.addressed(to, "a stop")?;
         match channel.state {
-            State::Opening | State::Closed => return Err(unexpected("a stop", to, "is not open")),
+            State::Opening { .. } | State::Closed => return Err(unexpected("a stop", to, "is not open")),
             State::Open { .. } | State::Closing => {}
         }
-        if matches!(channel.send.state, SendState::Open | SendState::Finishing) {
-            self.close_send(key, SendState::Stopped(Some(code)));
+        match channel.send.state {
+            SendState::Open | SendState::Finishing => self.close_send(key, SendState::Stopped(Some(code))),
+            SendState::Stopped(_) => self.count_idle_talk()?,
+            _ => {}
         }
-        self.settle(key);
-        Ok(())
+        if self.settle(key) { self.count_idle_talk() } else { Ok(()) }
     }
 
     fn on_close(&mut self, to: LocalId) -> Result<(), Error> {
@@ -342,7 +399,7 @@ impl<W: Wire> Connection<W> {
         let (state, recv) = (channel.state, channel.recv.state);
         let send_open = matches!(channel.send.state, SendState::Open | SendState::Finishing);
         match state {
-            State::Opening | State::Closed => return Err(unexpected("a close", to, "is not open")),
+            State::Opening { .. } | State::Closed => return Err(unexpected("a close", to, "is not open")),
             State::Open { remote } => self.say(&Outgoing::Close { to: remote }),
             State::Closing => {}
         }
@@ -367,6 +424,11 @@ impl<W: Wire> Connection<W> {
 
 fn channel_mut(table: &mut crate::channel::Table, key: Key) -> &mut Channel {
     table.get_mut(key).expect("the key was looked up in the same call")
+}
+
+fn refused_early(from: RemoteId) -> Error {
+    let message = format!("the peer broke the protocol: early data for {from}, which takes no packet of that size");
+    Error::new(ErrorKind::Protocol, Origin::Peer, message)
 }
 
 fn violation(error: crate::WireError) -> Error {

@@ -1,8 +1,10 @@
 //! A connection: bytes and time in, bytes and events out.
 
 mod command;
+mod floods;
 mod input;
 mod liveness;
+mod opens;
 mod output;
 mod pins;
 mod shutdown;
@@ -15,8 +17,10 @@ use mux_api::{Budget, Error, Reservation, Stats};
 
 use crate::channel::{Channel, Key, RecvState, SendState, State, Table};
 use crate::{Features, Limits, Outgoing, Wire};
+use floods::Floods;
 use input::Parser;
 use liveness::Liveness;
+use opens::Opens;
 pub use output::Direct;
 use output::Schedule;
 use pins::Pins;
@@ -59,6 +63,10 @@ pub struct Connection<W> {
     features: Features,
     lifecycle: Lifecycle,
     liveness: Liveness,
+    opens: Opens,
+    floods: Floods,
+    /// When something last arrived or was due.
+    clock: Instant,
     /// Why the session is over.
     cause: Option<Error>,
     stats: Stats,
@@ -87,8 +95,10 @@ pub enum Event {
     Writable(Key),
     /// A channel waits to be accepted.
     Acceptable,
-    /// `open` may succeed again.
+    /// `open` may succeed again, or fails.
     CanOpen,
+    /// A round trip was measured.
+    Answered,
     /// The session is over.
     Ended,
 }
@@ -108,10 +118,9 @@ impl<W: Wire> Connection<W> {
         let held = budget.reserve(0).unwrap_or_else(|| unreachable!("nothing was reserved"));
         let mut this = Self {
             wire,
-            limits,
             budget,
             held,
-            table: Table::default(),
+            table: Table::new(limits.numbers),
             incoming: 0,
             backlog: VecDeque::new(),
             parser: Parser::default(),
@@ -125,15 +134,20 @@ impl<W: Wire> Connection<W> {
             features,
             lifecycle: Lifecycle::Live,
             liveness,
+            opens: Opens::default(),
+            floods: Floods::new(now),
+            clock: now,
+            limits,
             cause: None,
             stats: Stats::default(),
             pins: Pins::default(),
         };
         if extension.is_some() {
             this.say(&Outgoing::Hello);
+            this.liveness.asked_since(Some(now));
         }
         if !matches!(peer, Peer::Unknown { .. }) {
-            this.events.push(Event::Established);
+            this.establish(peer == Peer::Extended);
         }
         this
     }
@@ -158,13 +172,14 @@ impl<W: Wire> Connection<W> {
         self.cause.as_ref()
     }
 
-    /// Counters. Bytes of the transport and the round trip are the driver's to add.
+    /// Counters.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
         stats.channels_open = self.table.len() as u64;
         stats.recv_buffered = self.table.iter().map(|channel| u64::from(channel.recv.buffered())).sum();
         stats.send_buffered = self.table.iter().map(|channel| channel.send.buffered() as u64).sum();
         stats.budget_used = self.held.bytes();
+        stats.rtt = self.smoothed_round_trip();
         stats
     }
 
@@ -183,6 +198,7 @@ impl<W: Wire> Connection<W> {
 
     /// Time has come to `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock = now;
         if let Peer::Unknown { until } = self.peer
             && now >= until
         {
@@ -226,9 +242,10 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// Says CLOSE once both directions are over on our side, and forgets the channel once nobody needs it.
-    fn settle(&mut self, key: Key) {
-        let Some(channel) = self.table.get_mut(key) else { return };
+    /// Says CLOSE once both directions are over on our side, and forgets the channel once nobody needs it. `true`: its
+    /// opener gave it up before anyone saw it.
+    fn settle(&mut self, key: Key) -> bool {
+        let Some(channel) = self.table.get_mut(key) else { return false };
         let send_over = !matches!(channel.send.state, SendState::Open | SendState::Finishing);
         let recv_over = channel.recv.state != RecvState::Open;
         if let State::Open { remote } = channel.state
@@ -238,12 +255,13 @@ impl<W: Wire> Connection<W> {
             channel.state = State::Closing;
             self.wire.encode(&Outgoing::Close { to: remote }, &mut self.control);
         }
-        if channel.waiting && send_over && matches!(channel.recv.state, RecvState::Reset(_)) {
-            // The opener gave it up before anyone saw it.
+        let given_up = channel.waiting && send_over && matches!(channel.recv.state, RecvState::Reset(_));
+        if given_up {
             channel.waiting = false;
             self.backlog.retain(|waiting| *waiting != key);
         }
         self.forget_if_over(key);
+        given_up
     }
 
     fn forget_if_over(&mut self, key: Key) {
@@ -256,6 +274,7 @@ impl<W: Wire> Connection<W> {
             self.release(channel.recv.size());
             if channel.initiator == mux_api::Initiator::Peer {
                 self.incoming -= 1;
+                self.note_gone();
             }
         }
     }

@@ -39,7 +39,7 @@ pub struct Direct {
 impl<W: Wire> Connection<W> {
     /// Whether [`poll_output`](Self::poll_output) would give anything.
     pub fn has_output(&self) -> bool {
-        !self.control.is_empty() || !self.credits.is_empty() || self.schedule.waiting > 0
+        !self.control.is_empty() || !self.credits.is_empty() || self.schedule.waiting > 0 || self.is_open_credit_due()
     }
 
     /// Channels that have something to send and credit for it.
@@ -59,6 +59,7 @@ impl<W: Wire> Connection<W> {
         let before = batch.len();
         if self.cause.is_none() {
             self.encode_credits();
+            self.encode_open_credit();
         }
         if !self.control.is_empty() {
             let paused = !self.can_open();
@@ -86,8 +87,8 @@ impl<W: Wire> Connection<W> {
         if self.has_output() || self.cause.is_some() {
             return None;
         }
+        let address = self.address(key)?;
         let channel = self.table.get_mut(key)?;
-        let State::Open { remote } = channel.state else { return None };
         if !matches!(channel.send.state, SendState::Open) || channel.send.buffered() > 0 {
             return None;
         }
@@ -97,7 +98,8 @@ impl<W: Wire> Connection<W> {
         }
         self.liveness.used = true;
         let before = batch.len();
-        self.wire.encode(&Outgoing::Data { to: remote, len: take }, &mut batch.tail);
+        self.wire.encode(&address.data(take), &mut batch.tail);
+        self.floods.data_sent += u64::from(take);
         self.stats.bytes_out += (batch.len() - before) as u64 + u64::from(take);
         Some(Direct { take: take as usize })
     }
@@ -107,23 +109,23 @@ impl<W: Wire> Connection<W> {
         let frame =
             if self.schedule.waiting > 0 { self.limits.frame.min(Limits::SHARED_FRAME) } else { self.limits.frame };
         let limit = self.send_limit();
+        let address = self.address(key);
         let Some(channel) = self.table.get_mut(key) else { return };
         channel.scheduled = false;
         self.liveness.used = true;
-        let State::Open { remote } = channel.state else { return };
-        if !channel.can_transmit() {
-            return;
-        }
+        let Some(address) = address.filter(|_| channel.can_transmit()) else { return };
         let was_full = channel.send.buffered();
         if let Some(small) = channel.send.next_small(frame) {
             // Copying costs less than another slice for the transport.
-            self.wire.encode(&Outgoing::Data { to: remote, len: small.len() as u32 }, &mut batch.tail);
+            self.wire.encode(&address.data(small.len() as u32), &mut batch.tail);
+            self.floods.data_sent += small.len() as u64;
             batch.tail.extend_from_slice(small);
             channel.send.small_sent();
         } else {
             let body = channel.send.next_body(frame);
             if !body.is_empty() {
-                self.wire.encode(&Outgoing::Data { to: remote, len: body.len() as u32 }, &mut batch.tail);
+                self.wire.encode(&address.data(body.len() as u32), &mut batch.tail);
+                self.floods.data_sent += body.len() as u64;
                 batch.push(body);
             }
         }
@@ -134,7 +136,7 @@ impl<W: Wire> Connection<W> {
             self.events.push(Event::Writable(key));
         }
         if left == 0 && matches!(channel.send.state, SendState::Finishing) {
-            self.wire.encode(&Outgoing::Fin { to: remote }, &mut batch.tail);
+            self.wire.encode(&address.fin(), &mut batch.tail);
             channel.send.state = SendState::Finished;
             self.settle(key);
         } else {

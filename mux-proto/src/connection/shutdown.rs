@@ -40,6 +40,7 @@ impl<W: Wire> Connection<W> {
     pub fn drain(&mut self) {
         if matches!(self.lifecycle, Lifecycle::Live) {
             self.lifecycle = Lifecycle::Draining;
+            self.say_going_away();
             self.events.push(Event::CanOpen);
         }
     }
@@ -73,7 +74,7 @@ impl<W: Wire> Connection<W> {
     pub fn handle_eof(&mut self) {
         // Peers without a session end say it this way; with channels open, nobody can call it clean.
         let idle = !self.parser.is_cut() && self.table.iter().all(|channel| channel.state.remote().is_none());
-        let clean = !self.features.session_end && idle;
+        let clean = !self.features.session && idle;
         let (origin, message) = if clean && self.is_established() {
             (Origin::Peer, "the peer closed the connection")
         } else {
@@ -98,7 +99,7 @@ impl<W: Wire> Connection<W> {
         if self.cause.is_some() {
             return;
         }
-        if tell && self.features.session_end {
+        if tell && self.features.session {
             let code = cause.code().unwrap_or(codes::NO_ERROR);
             let reason = if cause.origin() == Origin::Peer { cause.message().to_owned() } else { String::new() };
             let reason = clip(&reason);
@@ -115,7 +116,7 @@ impl<W: Wire> Connection<W> {
             return;
         }
         let (code, reason, until) = (*code, reason.clone(), *until);
-        if self.features.session_end {
+        if self.features.session {
             self.say(&Outgoing::SessionEnd { code, reason: &reason });
         }
         self.end(Error::closed_locally().with_code(code), Some(until));

@@ -94,7 +94,7 @@ fn the_end_of_the_transport_is_never_an_end_of_a_channel() {
 #[test]
 fn a_plain_peer_that_leaves_in_the_middle_of_a_message_did_not_close() {
     let mut pair = Pair::plain(&Config::default());
-    pair.ends[1].conn.handle_input(bytes::Bytes::from_static(&[100, 0, 0]));
+    pair.ends[1].receive(bytes::Bytes::from_static(&[100, 0, 0]));
     pair.ends[1].conn.handle_eof();
     assert_eq!(pair.ends[1].conn.cause().expect("over").origin(), Origin::Transport);
 }

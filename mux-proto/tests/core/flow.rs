@@ -208,7 +208,7 @@ fn a_little_unread_data_does_not_keep_a_large_receive_buffer() {
     let mut buffer = BytesMut::with_capacity(SIZE);
     pair.ends[1].conn.handle_new_buffer(buffer.capacity());
     buffer.extend_from_slice(&message);
-    pair.ends[1].conn.handle_input(buffer.split().freeze());
+    pair.ends[1].receive(buffer.split().freeze());
     for _ in 0..3 {
         pair.ends[1].conn.handle_new_buffer(SIZE);
     }
@@ -269,7 +269,7 @@ fn a_little_unread_data_does_not_keep_a_large_buffer_and_much_is_not_copied() {
         let buffer = bytes::Bytes::from(pair.ends[0].output());
         let far = &mut pair.ends[1];
         far.conn.handle_new_buffer(buffer.len());
-        far.conn.handle_input(buffer.clone());
+        far.receive(buffer.clone());
         assert_eq!(far.read(far_read).0.len(), large);
         for _ in 0..3 {
             far.conn.handle_new_buffer(buffer.len());

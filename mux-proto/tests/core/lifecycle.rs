@@ -193,14 +193,14 @@ fn a_late_announcement_does_not_end_the_session() {
     let hello = quick.output();
     slow.conn.handle_timeout(now + std::time::Duration::from_secs(2));
     assert!(slow.conn.is_established() && !slow.conn.is_extended(), "silence means a plain peer");
-    quick.conn.handle_input(slow.output().into());
+    quick.receive(slow.output());
     assert!(quick.conn.is_extended());
-    slow.conn.handle_input(hello.into());
-    quick.conn.handle_input(slow.output().into());
+    slow.receive(hello);
+    quick.receive(slow.output());
     assert!(quick.conn.cause().is_none(), "{:?}", quick.conn.cause());
     let key = quick.open(b"label").expect("opens");
     quick.conn.reset(key, 5).expect("resets");
-    slow.conn.handle_input(quick.output().into());
+    slow.receive(quick.output());
     assert!(slow.conn.cause().is_none(), "{:?}", slow.conn.cause());
     assert!(slow.conn.is_extended(), "it is extended from then on");
 }
@@ -211,8 +211,8 @@ fn a_refused_announcement_ends_a_session_that_demands_the_extension() {
     let config = Config::default();
     let mut demands = crate::pair::End::new(&config, Some(true), now);
     let mut plain = crate::pair::End::new(&config, None, now);
-    plain.conn.handle_input(demands.output().into());
-    demands.conn.handle_input(plain.output().into());
+    plain.receive(demands.output());
+    demands.receive(plain.output());
     let cause = demands.conn.cause().expect("over");
     assert!(cause.kind() == ErrorKind::Protocol && cause.message().contains("ext=on"), "{cause}");
     assert!(plain.conn.cause().is_none());

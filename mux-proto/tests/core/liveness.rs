@@ -83,3 +83,30 @@ fn only_a_session_that_is_not_used_ends_by_idleness() {
     let cause = pair.ends[0].conn.cause().expect("over");
     assert_eq!(cause.kind(), ErrorKind::Idle, "{cause}");
 }
+
+#[test]
+fn round_trips_are_measured_with_any_peer() {
+    for mut pair in [Pair::new(&config()), Pair::plain(&config())] {
+        for took in [Duration::from_millis(60), Duration::from_millis(20)] {
+            let now = pair.now;
+            let awaited = pair.ends[0].conn.ping(now);
+            assert_eq!(pair.ends[0].conn.ping(now), awaited, "one at a time");
+            pair.links[1].stalled = true;
+            pair.run();
+            pair.advance(took);
+            assert!(pair.ends[0].conn.round_trips().0 < awaited);
+            pair.links[1].stalled = false;
+            pair.run();
+            assert_eq!(pair.ends[0].conn.round_trips(), (awaited, Some(took)));
+        }
+        assert!(pair.ends[0].conn.stats().rtt.is_some());
+    }
+}
+
+#[test]
+fn a_session_knows_its_round_trip_from_the_start() {
+    let pair = Pair::new(&config());
+    assert!(pair.ends.iter().all(|end| end.conn.stats().rtt.is_some()));
+    let pair = Pair::with([&config(), &config()], [Some(false), None]);
+    assert!(pair.ends[0].conn.stats().rtt.is_some(), "the announcement is a probe to a plain peer");
+}

@@ -10,6 +10,7 @@ mod lifecycle;
 mod liveness;
 mod malformed;
 mod monitor;
+mod opens;
 mod pair;
 mod random;
 mod violations;

@@ -12,7 +12,7 @@ fn victim(extension: Option<bool>) -> End {
     config.window = 4096;
     let mut end = End::new(&config, extension, std::time::Instant::now());
     if extension.is_some() {
-        end.conn.handle_input(Bytes::from_static(&[100, 255, 255, 255, 255, b'l', b'm', b'u', b'1', 0, 0, 0, 0]));
+        end.receive(Bytes::from_static(&[100, 255, 255, 255, 255, b'l', b'm', b'u', b'1', 0, 0, 0, 0]));
     }
     for _ in 0..3 {
         end.open(b"").expect("opens");
@@ -25,7 +25,7 @@ fn victim(extension: Option<bool>) -> End {
 fn feed(end: &mut End, bytes: &[u8], chunk: usize) {
     let mut held = Vec::new();
     for (at, piece) in bytes.chunks(chunk.max(1)).enumerate() {
-        end.conn.handle_input(Bytes::copy_from_slice(piece));
+        end.receive(Bytes::copy_from_slice(piece));
         end.collect();
         while let Ok(Some(key)) = end.conn.accept() {
             held.push(key);
@@ -81,7 +81,7 @@ fn a_valid_stream_means_the_same_cut_at_each_byte() {
     for cut in 0..=stream.len() {
         let mut end = victim(Some(false));
         for piece in [&stream[..cut], &stream[cut..]] {
-            end.conn.handle_input(Bytes::copy_from_slice(piece));
+            end.receive(Bytes::copy_from_slice(piece));
         }
         let stats = end.conn.stats();
         let cause = end.conn.cause().expect("ended").to_string();

@@ -20,6 +20,11 @@ struct Side {
     /// The channels this side has numbered, by number.
     numbers: HashMap<u32, usize>,
     ended: bool,
+    /// Channels it lets the other side open in total, and bytes the other may send on each before the confirmation.
+    limits: Option<(u64, u32)>,
+    /// Its opens, ever, and how many of them were not refused.
+    opens: u64,
+    used: u64,
 }
 
 /// What was said about a channel; arrays are by the side that said it, or that may send.
@@ -27,6 +32,10 @@ struct Side {
 struct Seen {
     numbers: [Option<u32>; 2],
     opener: usize,
+    /// Which of the opener's opens it is.
+    seq: u64,
+    /// Bytes sent before the confirmation.
+    early: u32,
     confirmed: bool,
     credit: [u64; 2],
     max_frame: [u32; 2],
@@ -68,10 +77,29 @@ impl Monitor {
         assert!(!self.sides[side].ended, "nothing follows the session's end: {what}");
         let peer = 1 - side;
         match frame {
-            Frame::Hello | Frame::HelloRefused | Frame::Probe { .. } | Frame::Skip { .. } => {}
+            Frame::Hello
+            | Frame::HelloRefused
+            | Frame::Probe { .. }
+            | Frame::Ping { .. }
+            | Frame::Pong { .. }
+            | Frame::GoAway { .. }
+            | Frame::Skip { .. } => {}
+            Frame::SessionLimits { channels, early } => {
+                let side = &mut self.sides[side];
+                assert!(side.limits.is_none(), "once: {what}");
+                side.limits = Some((u64::from(channels), early));
+            }
+            Frame::OpenCredit { add } => {
+                let (granted, _) = self.sides[side].limits.as_mut().expect("after the limits");
+                *granted += u64::from(add);
+            }
             Frame::Open { from, window, max_frame, .. } => {
                 assert!(!self.sides[side].numbers.contains_key(&from.0), "a number in use: {what}");
-                let mut seen = Seen { opener: side, ..Seen::default() };
+                let granted = self.sides[peer].limits.map(|(granted, _)| granted);
+                let opener = &mut self.sides[side];
+                (opener.opens, opener.used) = (opener.opens + 1, opener.used + 1);
+                assert!(granted.is_none_or(|granted| opener.used <= granted), "more than may be opened: {what}");
+                let mut seen = Seen { opener: side, seq: opener.opens, ..Seen::default() };
                 seen.numbers[side] = Some(from.0);
                 seen.credit[peer] = u64::from(window);
                 seen.max_frame[peer] = max_frame;
@@ -86,14 +114,33 @@ impl Monitor {
                 assert!(seen.opener == peer && !seen.confirmed, "one answer only: {what}");
                 seen.confirmed = true;
                 seen.numbers[side] = Some(from.0);
-                seen.credit[peer] = u64::from(window);
+                assert!(window >= seen.early, "less window than was promised: {what}");
+                seen.credit[peer] = u64::from(window - seen.early);
                 seen.max_frame[peer] = max_frame;
+            }
+            Frame::EarlyData { from, len } => {
+                self.sides[side].body = len as usize;
+                let most = self.sides[peer].limits.expect("announced").1;
+                if let Some(seen) = self.early(side, from.0, &what) {
+                    seen.early += len;
+                    assert!(len > 0 && seen.early <= most, "{what}");
+                    if seen.confirmed {
+                        // The confirmation is on its way.
+                        seen.credit[side] -= u64::from(len);
+                    }
+                }
+            }
+            Frame::EarlyFin { from } => {
+                if let Some(seen) = self.early(side, from.0, &what) {
+                    seen.over[side] = true;
+                }
             }
             // The answer to a keepalive probe.
             Frame::Refuse { to: LocalId(0xFFFF_FFFE), .. } => {}
             Frame::Refuse { to, .. } => {
                 let at = self.addressed(peer, to, &what);
                 self.sides[peer].numbers.remove(&to.0);
+                self.sides[peer].used -= 1;
                 let seen = &mut self.channels[at];
                 assert!(seen.opener == peer && !seen.confirmed, "one answer only: {what}");
                 seen.closed = [true; 2];
@@ -132,6 +179,14 @@ impl Monitor {
             }
             Frame::SessionEnd { .. } => self.sides[side].ended = true,
         }
+    }
+
+    /// A channel that its opener says something about before the confirmation; `None` after a refusal.
+    fn early(&mut self, side: usize, from: u32, what: &str) -> Option<&mut Seen> {
+        let seen = &mut self.channels[*self.sides[side].numbers.get(&from)?];
+        assert!(self.sides[side].opens - seen.seq < 128, "too long ago to be found: {what}");
+        assert!(seen.opener == side && !seen.over[side] && !seen.closed[side], "{what}");
+        Some(seen)
     }
 
     fn addressed(&self, peer: usize, to: LocalId, what: &str) -> usize {

@@ -26,6 +26,7 @@ pub(crate) struct End {
     pub(crate) budget: Budget,
     /// Everything the connection asked to look at since it was last taken.
     pub(crate) events: Vec<Event>,
+    now: Instant,
 }
 
 pub(crate) struct Pair {
@@ -42,7 +43,25 @@ impl End {
     pub(crate) fn new(config: &Config, extension: Option<bool>, now: Instant) -> Self {
         let budget = Budget::new(config.budget, None);
         let conn = Connection::new(Qmux, Limits::from_config(config), budget.clone(), extension, now);
-        Self { conn, batch: Batch::default(), budget, events: Vec::new() }
+        Self { conn, batch: Batch::default(), budget, events: Vec::new(), now }
+    }
+
+    /// As [`new`](Self::new), with so few channel numbers.
+    pub(crate) fn with_numbers(numbers: u32, now: Instant) -> Self {
+        let config = Config::default();
+        let mut this = Self::new(&config, Some(false), now);
+        let limits = Limits { numbers, ..Limits::from_config(&config) };
+        this.conn = Connection::new(Qmux, limits, this.budget.clone(), Some(false), now);
+        this
+    }
+
+    pub(crate) fn receive(&mut self, bytes: impl Into<Bytes>) {
+        self.conn.handle_input(bytes.into(), self.now);
+    }
+
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.conn.handle_timeout(self.now);
     }
 
     pub(crate) fn collect(&mut self) {
@@ -194,7 +213,7 @@ impl Pair {
         let bytes = Bytes::copy_from_slice(&link.queue.split_to(len));
         let end = &mut self.ends[1 - side];
         end.conn.handle_new_buffer(bytes.len());
-        end.conn.handle_input(bytes);
+        end.receive(bytes);
         end.collect();
         true
     }
@@ -212,7 +231,7 @@ impl Pair {
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
         for end in &mut self.ends {
-            end.conn.handle_timeout(self.now);
+            end.advance(by);
             end.collect();
         }
     }

@@ -102,11 +102,11 @@ fn act(
     match random.below(12) {
         0 | 1 => {
             *names += 1;
-            let key = match pair.ends[side].open(&names.to_be_bytes()) {
-                Ok(key) => key,
-                Err(error) => panic!("open: {error}"),
-            };
-            halves.push(Half::new(key, *names));
+            let options = mux_api::OpenOptions::new().label(names.to_be_bytes().to_vec());
+            // Not while the peer's open credit is used up.
+            if let Some(key) = pair.ends[side].conn.open(&options).expect("lives") {
+                halves.push(Half::new(key, *names));
+            }
         }
         2 | 3 => accept_all(pair, side, halves),
         4..=6 if pick < halves.len() => write(pair, side, &mut halves[pick], random),

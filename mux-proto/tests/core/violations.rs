@@ -69,7 +69,7 @@ fn say(end: &mut End, frames: &[Outgoing<'_>]) {
             out.resize(out.len() + *len as usize, 0);
         }
     }
-    end.conn.handle_input(out.freeze());
+    end.receive(out.freeze());
     end.collect();
 }
 
@@ -139,7 +139,7 @@ fn data_beyond_the_window_ends_the_session_before_it_is_stored() {
     let end = Scripted::new(true).says(&[Frame::Data { to: OPEN, len: 1024 }]).goes_on();
     end.says(&[Frame::Data { to: OPEN, len: 1 }]).ends_the_session("window");
     let mut huge = Scripted::new(true);
-    huge.end.conn.handle_input(Bytes::from_static(&[104, 0, 0, 0, 0, 255, 255, 255, 255]));
+    huge.end.receive(Bytes::from_static(&[104, 0, 0, 0, 0, 255, 255, 255, 255]));
     assert_eq!(huge.end.conn.stats().recv_buffered, 0);
     huge.ends_the_session("packet");
 }
@@ -206,6 +206,45 @@ fn a_second_announcement_is_refused_like_any_probe() {
 }
 
 #[test]
+fn early_data_for_anything_but_a_recent_open_ends_the_session() {
+    for frame in [Frame::EarlyData { from: LocalId(99), len: 1 }, Frame::EarlyFin { from: LocalId(99) }] {
+        Scripted::new(true).says(&[frame]).ends_the_session("did not just open");
+    }
+    let beyond = Frame::EarlyData { from: THEIRS, len: 1025 };
+    Scripted::new(true).says(&[beyond]).ends_the_session("window");
+    let huge = Frame::EarlyData { from: THEIRS, len: 256 * 1024 + 1 };
+    Scripted::new(true).says(&[huge]).ends_the_session("packet");
+    let after = [Frame::EarlyFin { from: THEIRS }, Frame::EarlyData { from: THEIRS, len: 1 }];
+    Scripted::new(true).says(&after).ends_the_session("ended by the peer before");
+}
+
+#[test]
+fn a_window_below_what_was_promised_for_early_data_ends_the_session() {
+    let mut script = Scripted::new(true).says(&[Frame::SessionLimits { channels: 10, early: 5000 }]);
+    let key = script.end.open(b"").expect("opens");
+    script.end.write(key, &[1; 5000]).expect("writes");
+    script.end.output();
+    say(&mut script.end, &[Frame::Confirm { to: RemoteId(2), from: LocalId(9), window: 4999, max_frame: 100 }]);
+    let cause = script.end.conn.cause().expect("over");
+    assert!(cause.message().contains("promised more window"), "{cause}");
+}
+
+#[test]
+fn limits_said_twice_and_open_credit_beyond_32_bits_end_the_session() {
+    let limits = Frame::SessionLimits { channels: 10, early: 0 };
+    Scripted::new(true).says(&[limits.clone(), limits.clone()]).ends_the_session("twice");
+    let credit = Frame::OpenCredit { add: u32::MAX };
+    Scripted::new(true).says(&[limits, credit]).ends_the_session("2^32-1");
+}
+
+#[test]
+fn going_away_after_more_opens_than_were_sent_ends_the_session() {
+    let frame = |taken| Frame::GoAway { code: 1, taken, reason: "" };
+    Scripted::new(true).says(&[frame(1)]).goes_on();
+    Scripted::new(true).says(&[frame(2)]).ends_the_session("went away after 2 opens");
+}
+
+#[test]
 fn a_probe_is_answered_and_makes_no_channel() {
     let mut script = Scripted::new(false).says(&[Frame::Probe { from: LocalId(7) }]);
     assert_eq!(script.end.output(), [102, 0, 0, 0, 7]);
@@ -216,14 +255,14 @@ fn a_probe_is_answered_and_makes_no_channel() {
 
 #[test]
 fn an_unknown_type_ends_the_session_and_a_skippable_one_does_not() {
-    for kind in [0, 99, 107, 109, 115, 127, 160, 255] {
+    for kind in [0, 99, 107, 109, 122, 127, 160, 255] {
         let mut script = Scripted::new(true);
-        script.end.conn.handle_input(Bytes::copy_from_slice(&[kind, 0, 0, 0, 0]));
+        script.end.receive(Bytes::copy_from_slice(&[kind, 0, 0, 0, 0]));
         script.ends_the_session("unknown");
     }
     let mut script = Scripted::new(true);
     for kind in 128..160 {
-        script.end.conn.handle_input(Bytes::copy_from_slice(&[kind, 0, 0, 0, 3, 1, 2, 3]));
+        script.end.receive(Bytes::copy_from_slice(&[kind, 0, 0, 0, 3, 1, 2, 3]));
     }
     script.goes_on();
 }
@@ -259,20 +298,65 @@ fn opens_that_are_given_up_at_once_leave_nothing_and_are_never_accepted() {
     script.goes_on();
 }
 
+/// What a peer may say without moving anything forward.
+fn idle_talk() -> Vec<Outgoing<'static>> {
+    vec![
+        Frame::Data { to: OPEN, len: 0 },
+        Frame::Credit { to: OPEN, add: 1 },
+        Frame::Credit { to: OPEN, add: 0 },
+        Frame::Ping { payload: 7 },
+        Frame::Pong { payload: 7 },
+        Frame::Skip { len: 0 },
+        Frame::GoAway { code: 1, taken: 0, reason: "" },
+        Frame::OpenCredit { add: 1 },
+        Frame::Refuse { to: RemoteId(0xFFFF_FFFE), code: None, reason: "" },
+    ]
+}
+
 #[test]
-fn floods_that_carry_nothing_take_no_memory() {
-    let mut script = Scripted::new(true);
-    let before = script.end.budget.used();
-    for frame in [Frame::Data { to: OPEN, len: 0 }, Frame::Credit { to: OPEN, add: 1 }, Frame::HelloRefused] {
-        if frame == Frame::HelloRefused {
-            continue;
-        }
-        for _ in 0..100 {
+fn floods_that_carry_nothing_take_no_memory_and_are_cut_off() {
+    for frame in idle_talk() {
+        let mut script = Scripted::new(true);
+        let before = script.end.budget.used();
+        for _ in 0..20 {
             say(&mut script.end, &vec![frame.clone(); 10_000]);
             script.end.events.clear();
+            script.end.output();
+            script.end.advance(std::time::Duration::from_secs(1));
         }
+        assert_eq!((script.end.budget.used(), script.end.conn.stats().recv_buffered), (before, 0), "{frame:?}");
+        let mut script = script.goes_on();
+        say(&mut script.end, &vec![frame.clone(); 20_001]);
+        let cause = script.end.conn.cause().unwrap_or_else(|| panic!("{frame:?} is not bounded"));
+        assert_eq!((cause.kind(), cause.code()), (ErrorKind::LimitExceeded, Some(codes::LIMIT)), "{frame:?}");
     }
-    assert!(script.end.output().is_empty());
-    assert_eq!((script.end.budget.used(), script.end.conn.stats().recv_buffered), (before, 0));
+}
+
+#[test]
+fn opens_that_are_given_up_at_once_are_cut_off_above_a_rate() {
+    let mut script = Scripted::new(true);
+    let mut rounds = 0;
+    while script.end.conn.cause().is_none() {
+        let to = RemoteId(2);
+        let gives_up = [open(LocalId(51)), Frame::Reset { to, code: 1 }, Frame::Stop { to, code: 1 }];
+        say(&mut script.end, &gives_up);
+        say(&mut script.end, &[Frame::Close { to }]);
+        script.end.output();
+        script.end.events.clear();
+        rounds += 1;
+        assert!(rounds < 30_000, "rapid reset is not bounded");
+    }
+    assert_eq!(script.end.conn.cause().expect("over").code(), Some(codes::LIMIT));
+}
+
+#[test]
+fn credit_for_every_byte_that_was_sent_is_no_flood() {
+    let mut script = Scripted::new(true);
+    for _ in 0..50_000 {
+        assert_eq!(script.end.write(script.open, b"x").expect("writes"), 1);
+        script.end.output();
+        say(&mut script.end, &[Frame::Credit { to: OPEN, add: 1 }]);
+        script.end.events.clear();
+    }
     script.goes_on();
 }
