@@ -33,6 +33,8 @@ pub(crate) struct Driver<W: Wire> {
     wakes: Wakes,
     /// Had one turn with something to gather: the next one sends.
     gathered: bool,
+    /// What was read in this turn woke somebody.
+    woke: bool,
     /// Held as long as the transport.
     guard: Option<Box<dyn Send>>,
 }
@@ -65,6 +67,7 @@ impl<W: Wire> Driver<W> {
             ending: Ending::No,
             wakes: Wakes::default(),
             gathered: false,
+            woke: false,
             guard,
         }
     }
@@ -95,6 +98,7 @@ impl<W: Wire> Driver<W> {
             }
             state.collect(&mut self.wakes);
             let over = state.conn.is_over();
+            self.woke |= !self.wakes.is_empty();
             drop(state);
             self.wakes.wake();
             if over {
@@ -123,6 +127,7 @@ impl<W: Wire> Driver<W> {
             let sent = writer.flush();
             let mut state = shared.state();
             state.blocked = sent.is_pending();
+            state.waits_for_tasks = false;
             if let Some(error) = writer.error.take() {
                 drop(state);
                 self.read_farewell(cx);
@@ -191,6 +196,7 @@ impl<W: Wire> Driver<W> {
             }
             self.due = None;
             let now = now();
+            self.shared.writer().batch.shrink();
             let mut state = self.shared.state();
             state.conn.handle_timeout(now);
             state.collect(&mut self.wakes);
@@ -280,9 +286,12 @@ impl<W: Wire> Future for Driver<W> {
             state.driver.clone_from(cx.waker());
             (state.conn.is_over(), std::mem::take(&mut state.driver_woken))
         };
+        this.woke = false;
         let more = !over && this.ending == Ending::No && this.read(cx);
-        // Woken to send: the tasks that are ready to run may have more to say, so they get their turn first.
-        if asked && !over && !std::mem::replace(&mut this.gathered, true) {
+        // Woken to send, or something to say to what was read: the tasks that are ready to run may have more to say, so
+        // they get their turn first.
+        if !over && !this.gathered && (asked || this.woke) && this.shared.wait_for_tasks() {
+            this.gathered = true;
             cx.waker().wake_by_ref();
             this.keep_time(cx);
             return Poll::Pending;

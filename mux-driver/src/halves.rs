@@ -1,6 +1,7 @@
 //! The halves of a channel as applications see them.
 
 use std::io::IoSlice;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -19,7 +20,7 @@ pub(crate) struct DrivenSend<W: Wire> {
     shared: Arc<Shared<W>>,
     key: Key,
     /// A flush is under way; the transport had taken all that was handed over so many times when it began.
-    flush_since: Option<u64>,
+    flush_since: Option<NonZeroU64>,
 }
 
 impl<W: Wire> DrivenSend<W> {

@@ -1,5 +1,6 @@
 //! The receive buffer: large reads, cut into slices that share it.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -14,12 +15,15 @@ const SMALLEST: usize = 8 * 1024;
 /// What a busy one reads at once.
 const LARGEST: usize = 256 * 1024;
 
-/// Two buffers in turn: while slices of one are being read, the other is filled; the first is used again once all of
-/// its slices are gone.
+/// Buffers kept to be used again: memory that is fresh from the system costs more than the copy into it.
+const KEPT: usize = 8;
+
+/// Buffers in turn: while slices of some are being read, another is filled; each is used again once all of its slices are
+/// gone.
 #[derive(Default)]
 pub(crate) struct ReceiveBuffer {
     current: BytesMut,
-    other: BytesMut,
+    others: VecDeque<BytesMut>,
     /// How much the next buffer holds: grows while reads fill it, shrinks while they do not.
     size: usize,
     /// The size of the present buffer while nothing was read into it.
@@ -68,16 +72,20 @@ impl ReceiveBuffer {
     fn shrink(&mut self) {
         if self.size == SMALLEST && self.current.capacity() > SMALLEST {
             self.current = BytesMut::new();
-            self.other = BytesMut::new();
+            self.others = VecDeque::new();
         }
     }
 
     fn renew(&mut self) {
         self.size = self.size.clamp(SMALLEST, LARGEST);
-        std::mem::swap(&mut self.current, &mut self.other);
-        if !self.current.try_reclaim(self.size) {
-            self.current = BytesMut::with_capacity(self.size);
+        // The one used last is the one that the processor still has in its cache.
+        let free = (0..self.others.len()).rev().find(|at| self.others[*at].try_reclaim(self.size));
+        let next = free.and_then(|at| self.others.remove(at));
+        let next = next.unwrap_or_else(|| BytesMut::with_capacity(self.size));
+        if self.others.len() == KEPT {
+            self.others.pop_front();
         }
+        self.others.push_back(std::mem::replace(&mut self.current, next));
         self.fresh = Some(self.current.capacity());
     }
 }

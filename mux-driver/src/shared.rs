@@ -1,6 +1,7 @@
 //! What the driver, the session and its halves share: the connection and everybody who waits for it.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 
@@ -42,10 +43,12 @@ pub(crate) struct State<W> {
     pub(crate) driver_woken: bool,
     /// Something was sent past the driver since its last turn: what follows is gathered.
     pub(crate) sent_since_turn: bool,
+    /// The driver has something to say and lets the tasks it woke go first, so that their answers go out with it.
+    pub(crate) waits_for_tasks: bool,
     /// The transport has not taken all that was handed over; it wakes the driver when it can.
     pub(crate) blocked: bool,
     /// How often the transport had taken all that was handed over.
-    pub(crate) turns: u64,
+    pub(crate) turns: NonZeroU64,
     /// The transport is released.
     pub(crate) released: bool,
     /// The transport ended before it had taken everything handed over.
@@ -71,6 +74,10 @@ impl Wakes {
         self.0.extend(waker);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn wake(&mut self) {
         self.0.drain(..).for_each(Waker::wake);
     }
@@ -93,8 +100,9 @@ impl<W: Wire> Shared<W> {
             driver: Waker::noop().clone(),
             driver_woken: false,
             sent_since_turn: false,
+            waits_for_tasks: false,
             blocked: false,
-            turns: 0,
+            turns: NonZeroU64::MIN,
             released: false,
             lost: false,
         };
@@ -109,6 +117,13 @@ impl<W: Wire> Shared<W> {
             state.conn.abort(mux_api::codes::INTERNAL);
             state
         })
+    }
+
+    /// Whether there is something to say that may wait until the tasks that were woken have had their turn.
+    pub(crate) fn wait_for_tasks(&self) -> bool {
+        let mut state = self.state();
+        state.waits_for_tasks = state.conn.has_output() && !state.blocked;
+        state.waits_for_tasks
     }
 
     /// Waits for the writer: only the driver may, and never while it holds the state.
@@ -132,6 +147,10 @@ impl<W: Wire> Shared<W> {
         let mut wakes = Wakes::default();
         state.collect(&mut wakes);
         if !state.conn.has_output() {
+            drop(state);
+            return wakes.wake();
+        }
+        if state.waits_for_tasks {
             drop(state);
             return wakes.wake();
         }
@@ -233,7 +252,7 @@ impl<W: Wire> State<W> {
 
     /// The transport has taken everything handed over, though more may be queued: the halves that wait look again.
     pub(crate) fn drained(&mut self, wakes: &mut Wakes) {
-        self.turns += 1;
+        self.turns = self.turns.saturating_add(1);
         while let Some(key) = self.flushing_halves.pop() {
             let half = self.slot(key);
             half.flushes = false;

@@ -34,10 +34,13 @@ impl Batch {
 
     /// Appends a copy of `bytes`, which the transport did not take from the caller's buffer.
     pub fn push_copy(&mut self, bytes: &[u8]) {
-        if bytes.len() > 1024 {
-            self.push(Bytes::copy_from_slice(bytes));
-        } else {
-            self.tail.extend_from_slice(bytes);
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Gives back memory that only a busy batch needs.
+    pub fn shrink(&mut self) {
+        if self.tail.is_empty() && self.tail.capacity() > 4096 {
+            self.tail = BytesMut::new();
         }
     }
 

@@ -44,8 +44,8 @@ impl Limits {
     /// The largest body we ask the peer to put in one frame.
     pub const MAX_FRAME: u32 = 256 * 1024;
 
-    /// A window grows to at most so many times what a new channel would get: 4 MiB when memory is plentiful, which at
-    /// 60 ms carries 67 MB/s.
+    /// A window whose reader keeps it empty grows to at most so many times what a new channel would get, whatever was
+    /// measured: within a machine the tasks' turns take longer than the way.
     pub const GROWTH: u32 = 16;
 
     /// What the channels that have something to send may buffer together, as long as each has its least.

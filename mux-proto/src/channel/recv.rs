@@ -40,10 +40,16 @@ pub(crate) struct RecvSide {
     /// Bytes the application has read and the peer was not told about.
     owed: u32,
     buffered: u32,
+    /// Bytes read by the application since the moment `mark`, which is in microseconds of the connection's clock.
+    measured: u32,
+    mark: u32,
     /// Slices with the epoch of their receive buffer, then what was copied.
     queue: VecDeque<(u64, Bytes)>,
     tail: Vec<u8>,
 }
+
+/// From here on a window is large.
+const LARGE: u32 = 128 * 1024;
 
 /// The epoch of what pins no receive buffer.
 const COPIED: u64 = u64::MAX;
@@ -52,8 +58,11 @@ impl RecvSide {
     /// Smaller bodies are copied, so that they pin no receive buffer.
     pub(crate) const PINS_FROM: usize = 2048;
 
-    pub(crate) fn new(size: u32) -> Self {
+    /// `now`: microseconds of the connection's clock, which wraps.
+    pub(crate) fn new(size: u32, now: u32) -> Self {
         Self {
+            measured: 0,
+            mark: now,
             state: RecvState::Open,
             size,
             granted: size,
@@ -126,17 +135,41 @@ impl RecvSide {
         let len = len.min(self.buffered);
         self.buffered -= len;
         self.owed += len;
+        self.measured = self.measured.saturating_add(len);
     }
 
-    /// Whether so much was read that the peer should be told: half a window.
+    /// How much the application reads in the time of a round trip, both in microseconds; `None` before one is over.
+    pub(crate) fn per_round_trip(&mut self, now: u32, round_trip: u32) -> Option<u32> {
+        let elapsed = now.wrapping_sub(self.mark);
+        if elapsed < round_trip.max(1) {
+            return None;
+        }
+        let read = u64::from(std::mem::take(&mut self.measured)) * u64::from(round_trip) / u64::from(elapsed);
+        self.mark = now;
+        Some(u32::try_from(read).unwrap_or(u32::MAX))
+    }
+
+    /// Whether so much was read that the peer should be told: half a window, a quarter of a large one, of which more
+    /// would otherwise be idle than a long way holds.
     pub(crate) fn is_credit_due(&self) -> bool {
-        matches!(self.state, RecvState::Open | RecvState::Discarding) && self.owed > 0 && self.owed >= self.size / 2
+        let part = if self.size >= LARGE { 4 } else { 2 };
+        matches!(self.state, RecvState::Open | RecvState::Discarding) && self.owed > 0 && self.owed >= self.size / part
     }
 
     /// Whether the reader keeps up and the peer has used nearly all it was granted: it waits for our credit, not for
     /// our reader.
     pub(crate) fn is_starved(&self) -> bool {
         self.granted <= self.size / 4 && self.buffered <= self.size / 4
+    }
+
+    /// Takes up to `less` bytes off the window, at most half of what was read and not yet granted again. Returns how
+    /// many.
+    #[must_use = "the budget gets this much back"]
+    pub(crate) fn shrink(&mut self, less: u32) -> u32 {
+        let less = less.min(self.owed / 2);
+        self.owed -= less;
+        self.size -= less;
+        less
     }
 
     /// Credit to announce now; `more` bytes were charged on top of the window.

@@ -38,7 +38,7 @@ impl<W: Wire> Connection<W> {
         let channel = Channel {
             state: State::Opening { seq: self.opens.said },
             send: SendSide::opening(self.early_window()),
-            recv: RecvSide::new(size),
+            recv: RecvSide::new(size, self.micros()),
             label: Some(&options.label[..]).filter(|label| !label.is_empty()).map(Box::from),
             initiator: Initiator::Local,
             priority: options.priority,

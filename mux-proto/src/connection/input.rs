@@ -239,7 +239,7 @@ impl<W: Wire> Connection<W> {
         let channel = Channel {
             state: State::Open { remote: from },
             send: SendSide::new(window, max_frame),
-            recv: RecvSide::new(size),
+            recv: RecvSide::new(size, self.micros()),
             label: Some(label).filter(|label| !label.is_empty()).map(Box::from),
             initiator: Initiator::Peer,
             priority,

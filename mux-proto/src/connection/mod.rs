@@ -67,6 +67,7 @@ pub struct Connection<W> {
     floods: Floods,
     /// When something last arrived or was due.
     clock: Instant,
+    began: Instant,
     /// Why the session is over.
     cause: Option<Error>,
     stats: Stats,
@@ -137,6 +138,7 @@ impl<W: Wire> Connection<W> {
             opens: Opens::default(),
             floods: Floods::new(now),
             clock: now,
+            began: now,
             limits,
             cause: None,
             stats: Stats::default(),
@@ -212,6 +214,11 @@ impl<W: Wire> Connection<W> {
         self.peer = if extended { Peer::Extended } else { Peer::Plain };
         self.features = self.wire.features(extended);
         self.events.push(Event::Established);
+    }
+
+    /// The clock in microseconds since some moment; it wraps.
+    fn micros(&self) -> u32 {
+        self.clock.saturating_duration_since(self.began).as_micros() as u32
     }
 
     /// Encodes a frame that is not data.

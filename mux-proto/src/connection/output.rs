@@ -156,6 +156,11 @@ impl<W: Wire> Connection<W> {
     }
 
     fn encode_credits(&mut self) {
+        if self.credits.is_empty() {
+            return;
+        }
+        let now = self.micros();
+        let round_trip = self.shortest_round_trip().map(|trip| u32::try_from(trip.as_micros()).unwrap_or(u32::MAX));
         while let Some(key) = self.credits.pop() {
             let Some(channel) = self.table.get_mut(key) else { continue };
             channel.owes_credit = false;
@@ -163,21 +168,34 @@ impl<W: Wire> Connection<W> {
             if !channel.recv.is_credit_due() {
                 continue;
             }
+            let measured = round_trip.and_then(|trip| channel.recv.per_round_trip(now, trip));
+            let available = self.budget.available();
             let size = channel.recv.size();
-            let fair = self.limits.initial_window(self.budget.available() + u64::from(size), self.budget.limit());
-            // A window that started small because many channels were open grows once there is room again; one that
-            // the reader keeps emptying while the peer waits for credit is too small for the link.
-            let aim = if channel.recv.is_starved() {
-                fair.saturating_mul(Limits::GROWTH).min(size.saturating_mul(2))
+            let fair = self.limits.initial_window(available + u64::from(size), self.budget.limit());
+            let (aim, starved) = (aim(fair, size, measured, available), channel.recv.is_starved());
+            let aim = if starved { aim.max(fair.saturating_mul(Limits::GROWTH).min(size.saturating_mul(2))) } else { aim };
+            let more = if available < u64::from(size / 2) && size > fair {
+                // A window that leaves others less than half of what it has itself makes room, step by step.
+                self.held.shrink(u64::from(channel.recv.shrink(size - fair)));
+                0
             } else {
-                fair
+                aim.saturating_sub(size)
             };
-            let more = aim.saturating_sub(size);
             let more = if more > 0 && self.held.grow(u64::from(more)) { more } else { 0 };
             let add = channel.recv.grant(more);
-            self.wire.encode(&Outgoing::Credit { to: remote, add }, &mut self.control);
+            if add > 0 {
+                self.wire.encode(&Outgoing::Credit { to: remote, add }, &mut self.control);
+            }
         }
     }
+}
+
+/// The window to aim at: the fair share, or more for a reader that takes so much that the way to the peer and back holds
+/// half of a window or more. A window at most doubles at once, and leaves half of the memory that is left to others.
+fn aim(fair: u32, size: u32, per_round_trip: Option<u32>, available: u64) -> u32 {
+    let Some(read) = per_round_trip else { return fair };
+    let room = u32::try_from(available / 2).unwrap_or(u32::MAX);
+    fair.max(read.saturating_mul(2).min(size.saturating_mul(2)).min(size.saturating_add(room)))
 }
 
 impl Batch {

@@ -6,6 +6,7 @@
 mod closing;
 mod fairness;
 mod flow;
+mod growth;
 mod lifecycle;
 mod liveness;
 mod malformed;

@@ -59,6 +59,10 @@ impl End {
         self.conn.handle_input(bytes.into(), self.now);
     }
 
+    pub(crate) fn set_clock(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
         self.conn.handle_timeout(self.now);
@@ -132,6 +136,22 @@ impl End {
                 return out;
             }
             self.drain(usize::MAX, &mut out);
+        }
+    }
+
+    /// At most `most` bytes of output.
+    pub(crate) fn output_up_to(&mut self, most: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            if self.batch.is_empty() {
+                self.conn.poll_output(&mut self.batch, 256 * 1024);
+                self.collect();
+            }
+            let before = out.len();
+            self.drain(most - before, &mut out);
+            if out.len() == before {
+                return out;
+            }
         }
     }
 
