@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mux_api::backend::{Backend, ByteStream, Scheme};
-use mux_api::{Capabilities, Config, ConfigOption, Error, Listener, Result, Role, Session, SessionInfo, Url};
+use mux_api::{Capabilities, Config, ConfigOption, Error, Listener, Result, Role, Session, SessionInfo, TlsInfo, Url};
 use mux_driver::{Profile, Stream, establish};
+use mux_transport::tls::{self, Wants};
 use mux_transport::{StreamListener, within};
 
 use crate::Qmux;
 use crate::listener::Server;
 
-/// Serves `qmux`, `qmux+tcp` and `qmux+unix`.
+/// Serves `qmux`, `qmux+tcp`, `qmux+tls` and `qmux+unix`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QmuxBackend;
 
@@ -29,6 +30,13 @@ const SCHEMES: &[Scheme] = &[
         example: "qmux+tcp://host:port",
         capabilities: EXTENDED,
         secure: false,
+    },
+    Scheme {
+        name: "qmux+tls",
+        summary: "qmux over TLS over TCP",
+        example: "qmux+tls://host:port",
+        capabilities: EXTENDED,
+        secure: true,
     },
     Scheme {
         name: "qmux+unix",
@@ -70,22 +78,32 @@ impl Backend for QmuxBackend {
         let extension = Extension::of(config)?;
         let connected = async {
             let stream = mux_transport::connect(url).await?;
-            start(stream, None, Role::Client, &url.to_string(), extension, config).await
+            let (stream, tls) = match is_tls(url) {
+                true => {
+                    let (stream, info) =
+                        tls::connect(stream, url.host_port()?.0, &config.tls, extension.wants()).await?;
+                    (stream, Some(info))
+                }
+                false => (stream, None),
+            };
+            start(Carrier { stream, tls, guard: None }, Role::Client, &url.to_string(), extension, config).await
         };
         within(config.connect_timeout, &format!("connecting to {url}"), connected).await
     }
 
     async fn listen(&self, url: &Url, config: &Config) -> Result<Listener> {
         let extension = Extension::of(config)?;
+        let server = Server::new(is_tls(url), extension, config)?;
         let acceptor = mux_transport::bind(url).await?;
         let url = format!("{}:{}", url.scheme(), acceptor.address());
-        let server = Server::new(url.clone(), extension, config);
+        let server = server.at(url.clone());
         Ok(Listener::new(StreamListener::start(acceptor, url, Arc::new(server), config)))
     }
 
     async fn adopt(&self, scheme: &str, stream: ByteStream, role: Role, config: &Config) -> Result<Session> {
         let url = format!("{scheme}:");
-        let started = start(stream, None, role, &url, Extension::of(config)?, config);
+        let carrier = Carrier { stream, tls: None, guard: None };
+        let started = start(carrier, role, &url, Extension::of(config)?, config);
         within(config.connect_timeout, &format!("starting {scheme} on a stream"), started).await
     }
 }
@@ -103,18 +121,55 @@ impl Extension {
             Some(other) => Err(Error::invalid_input(format!("option ext={other}: auto, on or off is allowed"))),
         }
     }
+
+    /// What it offers or takes by ALPN (docs/qmux.md, section 3.4).
+    pub(crate) fn wants(self) -> Wants<'static> {
+        let alpn: &[&str] = match self.0 {
+            Some(false) => &[ALPN_EXTENDED, ALPN_PLAIN],
+            Some(true) => &[ALPN_EXTENDED],
+            None => &[ALPN_PLAIN],
+        };
+        Wants { alpn, tls13_only: false }
+    }
+
+    /// What it is once ALPN has settled on `alpn`: there is nothing left to ask.
+    fn settled(self, alpn: &str) -> Self {
+        match alpn {
+            ALPN_EXTENDED => Self(Some(true)),
+            ALPN_PLAIN => Self(None),
+            _ => self,
+        }
+    }
+}
+
+const ALPN_EXTENDED: &str = "libmux-qmux/1";
+const ALPN_PLAIN: &str = "qmux";
+
+pub(crate) fn is_tls(url: &Url) -> bool {
+    url.transport() == Some("tls")
+}
+
+/// What a session runs on.
+pub(crate) struct Carrier {
+    pub(crate) stream: ByteStream,
+    /// What the handshake of TLS settled.
+    pub(crate) tls: Option<TlsInfo>,
+    /// Kept as long as the transport lives.
+    pub(crate) guard: Option<Box<dyn Send>>,
 }
 
 /// Runs qmux on a byte stream until the peer's abilities are known.
 pub(crate) async fn start(
-    stream: ByteStream,
-    guard: Option<Box<dyn Send>>,
+    carrier: Carrier,
     role: Role,
     url: &str,
     extension: Extension,
     config: &Config,
 ) -> Result<Session> {
+    let Carrier { stream, tls, guard } = carrier;
+    let extension = extension.settled(tls.as_ref().map_or("", |tls| &tls.alpn));
     let mut info = SessionInfo::new(role, url);
+    info.tls = tls;
     info.local_addr = stream.local_addr;
     info.peer_addr = stream.peer_addr;
     let stream = Stream { reader: stream.reader, writer: stream.writer, guard };

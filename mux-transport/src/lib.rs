@@ -36,9 +36,10 @@ pub trait Acceptor: Send + Sync + 'static {
 }
 
 /// The transports there are, by the name a URL gives them.
-pub const TRANSPORTS: &[&str] = &["tcp", "unix"];
+pub const TRANSPORTS: &[&str] = &["tcp", "tls", "unix"];
 
-/// Connects to the place that `url` names; `tcp` where it names no transport.
+/// Connects to the place that `url` names; `tcp` where it names no transport. For `tls` it gives the TCP connection, on which
+/// [`tls::connect`] does the handshake, because only the wire knows its application protocols.
 ///
 /// # Errors
 /// A URL that the transport cannot use, a name that does not resolve, or what the operating system says.
@@ -47,14 +48,14 @@ pub const TRANSPORTS: &[&str] = &["tcp", "unix"];
 /// Cancel-safe: a dropped future abandons the attempt.
 pub async fn connect(url: &Url) -> Result<ByteStream> {
     match url.transport().unwrap_or("tcp") {
-        "tcp" => tcp::connect(url).await,
+        "tcp" | "tls" => tcp::connect(url).await,
         #[cfg(unix)]
         "unix" => unix::connect(url).await,
         other => Err(unknown(other)),
     }
 }
 
-/// Binds the place that `url` names; `tcp` where it names no transport.
+/// Binds the place that `url` names; `tcp` where it names no transport. For `tls` the handshake is [`tls::accept`]'s.
 ///
 /// # Errors
 /// As [`connect`].
@@ -63,7 +64,7 @@ pub async fn connect(url: &Url) -> Result<ByteStream> {
 /// Cancel-safe.
 pub async fn bind(url: &Url) -> Result<Box<dyn Acceptor>> {
     match url.transport().unwrap_or("tcp") {
-        "tcp" => tcp::bind(url).await,
+        "tcp" | "tls" => tcp::bind(url).await,
         #[cfg(unix)]
         "unix" => unix::bind(url).await,
         other => Err(unknown(other)),

@@ -24,7 +24,7 @@ def place():
     shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["qmux", "qmux+tcp", "qmux+unix", "quic", "h2", "h2c", "h2c+unix"])
+@pytest.fixture(params=["qmux", "qmux+tcp", "qmux+tls", "qmux+unix", "quic", "h2", "h2c", "h2c+unix"])
 def url(request, place):
     """Where to listen: only the URL differs. `Mux.listen` adds what TLS needs."""
     if request.param.endswith("+unix"):

@@ -22,6 +22,7 @@ def bench(mux, *args):
 
 BARE = {
     "qmux": "tcp",
+    "qmux+tls": "tls",
     "qmux+unix": "unix",
     "quic": "raw-quinn",
     "h2c": "raw-h2",

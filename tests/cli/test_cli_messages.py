@@ -122,7 +122,7 @@ def test_backends_lists_schemes_and_what_they_can(mux):
     assert ended.returncode == 0
     lines = text.splitlines()[1:]
     table = {name.split()[0]: can.strip() for name, can in zip(lines[::2], lines[1::2], strict=True)}
-    assert sorted(table) == ["h2", "h2c", "h2c+unix", "qmux", "qmux+tcp", "qmux+unix", "quic"]
+    assert sorted(table) == ["h2", "h2c", "h2c+unix", "qmux", "qmux+tcp", "qmux+tls", "qmux+unix", "quic"]
     for scheme, can in table.items():
         assert f"{scheme}://" in text
         assert can.startswith("can: ") and "half-close" in can and "server-open" in can, can

@@ -80,6 +80,7 @@ impl Backend {
             Self::Bare(bare) => Some(*bare),
             Self::Mux(scheme) => match scheme.as_str() {
                 "qmux" | "qmux+tcp" => Some(Bare::Tcp),
+                "qmux+tls" => Some(Bare::Tls),
                 "qmux+unix" | "h2c+unix" => Some(Bare::Unix),
                 "quic" => Some(Bare::Quinn),
                 "h2c" => Some(Bare::H2),

@@ -173,7 +173,8 @@ impl<W: Wire> Connection<W> {
             let size = channel.recv.size();
             let fair = self.limits.initial_window(available + u64::from(size), self.budget.limit());
             let (aim, starved) = (aim(fair, size, measured, available), channel.recv.is_starved());
-            let aim = if starved { aim.max(fair.saturating_mul(Limits::GROWTH).min(size.saturating_mul(2))) } else { aim };
+            let aim =
+                if starved { aim.max(fair.saturating_mul(Limits::GROWTH).min(size.saturating_mul(2))) } else { aim };
             let more = if available < u64::from(size / 2) && size > fair {
                 // A window that leaves others less than half of what it has itself makes room, step by step.
                 self.held.shrink(u64::from(channel.recv.shrink(size - fair)));

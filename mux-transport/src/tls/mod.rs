@@ -11,6 +11,7 @@ mod identity;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod server;
+mod stream;
 mod verify;
 
 use std::fmt::Write as _;
@@ -23,6 +24,7 @@ pub use error::{handshake_error, io_error};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{SelfSigned, self_signed};
 pub use server::server_config;
+pub use stream::{accept, connect};
 
 /// The SHA-256 of a certificate's DER, which is its pin.
 pub fn pin_of(certificate: &[u8]) -> [u8; 32] {
