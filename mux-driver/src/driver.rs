@@ -124,8 +124,12 @@ impl<W: Wire> Driver<W> {
         let mut writer = shared.writer();
         writer.waker.clone_from(cx.waker());
         loop {
+            let before = writer.batch.len();
             let sent = writer.flush();
             let mut state = shared.state();
+            if state.blocked && writer.batch.len() < before {
+                state.conn.handle_progress();
+            }
             state.blocked = sent.is_pending();
             state.waits_for_tasks = false;
             if let Some(error) = writer.error.take() {
@@ -168,6 +172,10 @@ impl<W: Wire> Driver<W> {
             cx.waker().wake_by_ref();
         }
         drop(writer);
+        // Who found the writer in use since the last look.
+        if shared.state().unblocked(&mut self.wakes) {
+            cx.waker().wake_by_ref();
+        }
         self.wakes.wake();
         Poll::Ready(())
     }

@@ -55,7 +55,10 @@ impl<W: Wire> DrivenSend<W> {
             // Waiting for the transport is cheaper than copying what it will take soon.
             return if state.wait_direct(self.key, cx.waker()) { Sent::Waiting } else { Sent::Nothing };
         }
-        let Some(mut writer) = self.shared.idle_writer() else { return Sent::Nothing };
+        // As is waiting for somebody who is handing bytes over.
+        let Some(mut writer) = self.shared.idle_writer() else {
+            return if state.wait_direct(self.key, cx.waker()) { Sent::Waiting } else { Sent::Nothing };
+        };
         let mut wakes = Wakes::default();
         state.conn.poll_output(&mut writer.batch, BATCH);
         let direct = state.conn.begin_direct(self.key, total, &mut writer.batch);
@@ -67,7 +70,7 @@ impl<W: Wire> DrivenSend<W> {
         drop(state);
         let take = direct.map_or(0, |direct| direct.take);
         if take == 0 && writer.batch.is_empty() {
-            drop(writer);
+            self.shared.after_direct(writer, true, &mut wakes);
             wakes.wake();
             return Sent::Nothing;
         }
@@ -80,8 +83,7 @@ impl<W: Wire> DrivenSend<W> {
             used += 1;
         }
         let sent = writer.send_direct(&bodies[..used], take);
-        self.shared.after_direct(&writer, sent.is_ready(), &mut wakes);
-        drop(writer);
+        self.shared.after_direct(writer, sent.is_ready(), &mut wakes);
         wakes.wake();
         if take > 0 { Sent::Bytes(take) } else { Sent::Nothing }
     }

@@ -10,8 +10,9 @@ use tokio::io::AsyncWrite;
 
 use crate::writer::Writer;
 
-/// About so many bytes are handed to the transport at once: what is handed over can no longer be overtaken.
-pub(crate) const BATCH: usize = 256 * 1024;
+/// About so many bytes are handed to the transport at once: what is handed over can no longer be overtaken, so it is no
+/// more than the largest frame.
+pub(crate) const BATCH: usize = 64 * 1024;
 
 /// Writers woken together: with 64 KiB each they fill what a socket takes at once.
 const WRITERS: usize = 16;
@@ -35,7 +36,8 @@ pub(crate) struct State<W> {
     pub(crate) pinging: Vec<Waker>,
     /// Halves that wait until the transport has taken what was handed over.
     pub(crate) flushing_halves: Vec<Key>,
-    /// Halves that send from their callers' buffers as soon as the transport takes more, by urgency.
+    /// Halves that send from their callers' buffers as soon as the transport takes more, or the writer is free, by
+    /// urgency.
     writers: [VecDeque<Key>; 8],
     /// The driver's task.
     pub(crate) driver: Waker,
@@ -168,8 +170,7 @@ impl<W: Wire> Shared<W> {
             }
             drop(state);
             let sent = writer.flush();
-            self.after_direct(&writer, sent.is_ready(), &mut wakes);
-            drop(writer);
+            self.after_direct(writer, sent.is_ready(), &mut wakes);
         } else {
             state.wake_driver(&mut wakes);
             drop(state);
@@ -177,8 +178,9 @@ impl<W: Wire> Shared<W> {
         wakes.wake();
     }
 
-    /// After a send past the driver: what the transport did not take, or its failure, is the driver's.
-    pub(crate) fn after_direct(&self, writer: &Writer, done: bool, wakes: &mut Wakes) {
+    /// After a send past the driver: what the transport did not take, or its failure, is the driver's. So are those who
+    /// found the writer in use meanwhile.
+    pub(crate) fn after_direct(&self, writer: MutexGuard<'_, Writer>, done: bool, wakes: &mut Wakes) {
         if !done || writer.error.is_some() {
             let mut state = self.state();
             state.blocked = !done;
@@ -186,6 +188,13 @@ impl<W: Wire> Shared<W> {
             let driver = state.driver.clone();
             state.driver_woken = true;
             wakes.add(Some(driver));
+            return;
+        }
+        // Let go first: whoever begins to wait from here on finds it free.
+        drop(writer);
+        let mut state = self.state();
+        if state.writers.iter().any(|queue| !queue.is_empty()) {
+            state.wake_driver(wakes);
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Writer {
     pub(crate) error: Option<io::Error>,
 }
 
-/// Slices for one system call: a batch of 256 KiB in shared frames has 16 bodies and as many headers.
+/// Slices for one system call: a batch in bodies too large to be copied has fewer.
 const SLICES: usize = 64;
 
 impl Writer {

@@ -3,22 +3,78 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncWrite, Interest};
 
 /// The sending side of a socket. tokio and std write vectored data by writev, which raises SIGPIPE in a host that has
 /// not ignored it; this uses sendmsg with MSG_NOSIGNAL.
-pub(crate) struct SocketWriter<H>(pub(crate) H);
+pub(crate) struct SocketWriter<H> {
+    half: H,
+    pace: Pace,
+}
+
+impl<H: WriteHalf> SocketWriter<H> {
+    pub(crate) fn new(half: H) -> Self {
+        half.bound_unsent(UNSENT_AT_FIRST);
+        Self { half, pace: Pace { full: Instant::now(), taken: 0, bound: UNSENT_AT_FIRST } }
+    }
+}
+
+/// What the kernel may hold that it has not sent, before the rate is known.
+const UNSENT_AT_FIRST: u32 = 128 * 1024;
+
+/// The least of it: a few packets, so that the link does not run dry before we are woken.
+const LEAST_UNSENT: u32 = 16 * 1024;
+
+/// The most: what the kernel holds anyway.
+const MOST_UNSENT: u32 = 4 << 20;
+
+/// How fast the socket takes bytes. What the kernel holds and has not sent can no longer be overtaken by an urgent message, so
+/// it is bound to what goes out in about 2 ms.
+struct Pace {
+    /// When the socket was last full and a measurement began.
+    full: Instant,
+    /// Bytes it took since.
+    taken: u64,
+    bound: u32,
+}
+
+/// A measurement takes at least so long.
+const MEASURED: Duration = Duration::from_millis(20);
+
+impl Pace {
+    /// The socket is full again: what it took meanwhile is what went out. Returns a bound that is new.
+    fn full(&mut self, now: Instant) -> Option<u32> {
+        let elapsed = now.saturating_duration_since(self.full);
+        if elapsed < MEASURED {
+            return None;
+        }
+        let in_2_ms = self.taken as f64 / elapsed.as_secs_f64() * 0.002;
+        (self.full, self.taken) = (now, 0);
+        // A pause of the application looks like a slow link: the bound follows a fall by halves only.
+        let least = (self.bound / 2).max(LEAST_UNSENT);
+        let bound = (in_2_ms as u32).clamp(least, MOST_UNSENT);
+        let changed = bound < self.bound / 4 * 3 || bound > self.bound / 2 * 3;
+        changed.then(|| {
+            self.bound = bound;
+            bound
+        })
+    }
+}
 
 /// The owned write half of a tokio socket.
 pub(crate) trait WriteHalf: AsyncWrite + Send + Unpin {
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     fn try_send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Lets the kernel hold about so many bytes that it has not sent.
+    fn bound_unsent(&self, bytes: u32);
 }
 
 macro_rules! write_half {
-    ($half:ty) => {
+    ($half:ty, $bound:expr) => {
         impl WriteHalf for $half {
             fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.as_ref().poll_write_ready(cx)
@@ -30,13 +86,26 @@ macro_rules! write_half {
                     SockRef::from(socket).send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL)
                 })
             }
+
+            fn bound_unsent(&self, bytes: u32) {
+                let bound: fn(SockRef<'_>, u32) = $bound;
+                bound(SockRef::from(self.as_ref()), bytes);
+            }
         }
     };
 }
 
-write_half!(tokio::net::tcp::OwnedWriteHalf);
+write_half!(tokio::net::tcp::OwnedWriteHalf, bound_unsent);
 #[cfg(unix)]
-write_half!(tokio::net::unix::OwnedWriteHalf);
+write_half!(tokio::net::unix::OwnedWriteHalf, |_, _| {});
+
+/// A kernel that cannot do it is slower to say urgent things, no more.
+fn bound_unsent(socket: SockRef<'_>, bytes: u32) {
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_notsent_lowat(bytes);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, bytes);
+}
 
 impl<H: WriteHalf> AsyncWrite for SocketWriter<H> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -48,12 +117,21 @@ impl<H: WriteHalf> AsyncWrite for SocketWriter<H> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_send(bufs) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            ready!(this.half.poll_write_ready(cx))?;
+            match this.half.try_send(bufs) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(bound) = this.pace.full(Instant::now()) {
+                        this.half.bound_unsent(bound);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                sent => return Poll::Ready(sent),
+                Ok(sent) => {
+                    this.pace.taken += sent as u64;
+                    return Poll::Ready(Ok(sent));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -63,10 +141,33 @@ impl<H: WriteHalf> AsyncWrite for SocketWriter<H> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.half).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(pace: &mut Pace, millis: u64, taken: u64) -> Option<u32> {
+        pace.taken += taken;
+        let now = pace.full + Duration::from_millis(millis);
+        pace.full(now)
+    }
+
+    #[test]
+    fn the_bound_follows_the_rate() {
+        let mut pace = Pace { full: Instant::now(), taken: 0, bound: UNSENT_AT_FIRST };
+        assert_eq!(after(&mut pace, 5, 1 << 20), None, "too short to tell");
+        // 100 Mbit/s: 25,000 bytes in 2 ms, reached by halves.
+        pace.taken = 0;
+        let bounds: Vec<_> = (0..5).map(|_| after(&mut pace, 100, 1_250_000)).collect();
+        assert_eq!(bounds, [Some(65_536), Some(32_768), Some(25_000), None, None]);
+        assert_eq!(after(&mut pace, 100, 0), Some(LEAST_UNSENT));
+        assert_eq!(after(&mut pace, 100, 1 << 30), Some(MOST_UNSENT));
     }
 }

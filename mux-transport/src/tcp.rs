@@ -81,5 +81,5 @@ fn wrap(stream: TcpStream) -> std::io::Result<ByteStream> {
     stream.set_nodelay(true)?;
     let (local_addr, peer_addr) = (stream.local_addr()?.to_string(), stream.peer_addr()?.to_string());
     let (reader, writer) = stream.into_split();
-    Ok(ByteStream { reader: Box::new(reader), writer: Box::new(SocketWriter(writer)), local_addr, peer_addr })
+    Ok(ByteStream { reader: Box::new(reader), writer: Box::new(SocketWriter::new(writer)), local_addr, peer_addr })
 }

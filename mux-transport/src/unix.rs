@@ -91,7 +91,7 @@ fn wrap(stream: UnixStream, peer: &Path) -> ByteStream {
     let (reader, writer) = stream.into_split();
     ByteStream {
         reader: Box::new(reader),
-        writer: Box::new(SocketWriter(writer)),
+        writer: Box::new(SocketWriter::new(writer)),
         local_addr,
         peer_addr: peer.display().to_string(),
     }

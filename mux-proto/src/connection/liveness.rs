@@ -73,6 +73,12 @@ impl<W: Wire> Connection<W> {
         self.liveness.answers + 1
     }
 
+    /// A transport that had taken no more goes on: the peer's end of it took something, so a ping that waits behind much
+    /// else is no sign of death.
+    pub fn handle_progress(&mut self) {
+        self.liveness.heard = true;
+    }
+
     /// How many round trips were measured, and how long the last one took.
     pub fn round_trips(&self) -> (u64, Option<Duration>) {
         (self.liveness.answers, self.liveness.last)

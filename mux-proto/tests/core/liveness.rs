@@ -110,3 +110,21 @@ fn a_session_knows_its_round_trip_from_the_start() {
     let pair = Pair::with([&config(), &config()], [Some(false), None]);
     assert!(pair.ends[0].conn.stats().rtt.is_some(), "the announcement is a probe to a plain peer");
 }
+
+#[test]
+fn a_slow_link_that_goes_on_taking_bytes_is_not_dead() {
+    let mut pair = Pair::new(&config());
+    pair.run();
+    pair.links[1].stalled = true;
+    for _ in 0..20 {
+        pair.advance(TICK);
+        pair.run();
+        pair.ends[0].conn.handle_progress();
+    }
+    assert_eq!(pair.ends[0].conn.cause().map(ToString::to_string), None);
+    for _ in 0..4 {
+        pair.advance(TICK);
+        pair.run();
+    }
+    assert!(pair.ends[0].conn.cause().is_some(), "one that takes nothing is");
+}
