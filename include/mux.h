@@ -101,6 +101,10 @@ typedef enum mux_status_code {
    * The handle belongs to the parent process.
    */
   MUX_EFORKED = -21,
+  /**
+   * A call that may wait, from within a callback.
+   */
+  MUX_EREENTRANT = -22,
   MUX_ENOMEM = -32,
   /**
    * A budget or limit is exhausted: channels, bytes, sessions, handles.
@@ -270,6 +274,10 @@ typedef enum mux_event_bit {
    */
   MUX_EV_DRAINED = 32,
   /**
+   * Session: a datagram waits.
+   */
+  MUX_EV_DATAGRAM = 64,
+  /**
    * Always reported. Session: over, its transport released. Listener: it stopped. Channel: both directions are over
    * and nothing is left to read.
    */
@@ -290,6 +298,7 @@ typedef enum mux_kind {
   MUX_KIND_SESSION = 4,
   MUX_KIND_CHANNEL = 5,
   MUX_KIND_QUEUE = 6,
+  MUX_KIND_BORROW = 7,
 } mux_kind;
 
 /**
@@ -336,6 +345,10 @@ typedef enum mux_info_key {
    * mux_handle: the session of a channel.
    */
   MUX_INFO_PARENT = 11,
+  /**
+   * uint64_t: the largest datagram that a session can send now, in bytes; 0 where it has none.
+   */
+  MUX_INFO_MAX_DATAGRAM = 12,
 } mux_info_key;
 
 /**
@@ -431,6 +444,34 @@ typedef enum mux_watch_mode {
    */
   MUX_WATCH_LEVEL = 1,
 } mux_watch_mode;
+
+/**
+ * Which end of a session we are.
+ */
+typedef enum mux_role {
+  MUX_CLIENT = 0,
+  MUX_SERVER = 1,
+} mux_role;
+
+/**
+ * What becomes of descriptors that a session runs over.
+ */
+typedef enum mux_fd_flag {
+  /**
+   * They are the library's from now on: closed at once, and the connection ended with the session.
+   */
+  MUX_FD_OWN = 1,
+} mux_fd_flag;
+
+/**
+ * How the functions of mux_io behave.
+ */
+typedef enum mux_io_option {
+  /**
+   * They wait instead of returning MUX_AGAIN.
+   */
+  MUX_WIRE_BLOCKING = 1,
+} mux_io_option;
 
 /**
  * 0, or a negative enum mux_status_code. Unknown negative values are errors too.
@@ -544,6 +585,49 @@ typedef struct mux_listener {
 } mux_listener;
 
 /**
+ * Two byte streams in opposite directions.
+ */
+typedef struct mux_channel {
+  mux_handle h;
+} mux_channel;
+
+/**
+ * A piece of memory to read into or write from; the same layout as struct iovec.
+ */
+typedef struct mux_iovec {
+  void *base;
+  size_t len;
+} mux_iovec;
+
+/**
+ * A transport of the application's own, as functions. Set struct_size. Every function gets ctx.
+ */
+typedef struct mux_io {
+  uint32_t struct_size;
+  /**
+   * enum mux_io_option
+   */
+  uint32_t flags;
+  void *ctx;
+  /**
+   * Reads some: the count, 0 at the end, MUX_AGAIN, or another negative number for a failure.
+   */
+  int64_t (*read)(void *ctx, void *buf, size_t len);
+  /**
+   * Writes some of n pieces: the count, MUX_AGAIN, or another negative number for a failure.
+   */
+  int64_t (*write)(void *ctx, const struct mux_iovec *iov, int32_t n);
+  /**
+   * The session is over: nothing more is written, and a read that waits must return.
+   */
+  void (*shutdown)(void *ctx);
+  /**
+   * The last call, exactly once. May be NULL.
+   */
+  void (*free)(void *ctx);
+} mux_io;
+
+/**
  * How a channel is opened. Set struct_size; everything else zero means the defaults.
  */
 typedef struct mux_open_opts {
@@ -568,19 +652,11 @@ typedef struct mux_open_opts {
 } mux_open_opts;
 
 /**
- * Two byte streams in opposite directions.
+ * Slices that mux_read_borrow lent.
  */
-typedef struct mux_channel {
+typedef struct mux_borrow {
   mux_handle h;
-} mux_channel;
-
-/**
- * A piece of memory to read into or write from; the same layout as struct iovec.
- */
-typedef struct mux_iovec {
-  void *base;
-  size_t len;
-} mux_iovec;
+} mux_borrow;
 
 /**
  * Tells which handles are ready.
@@ -601,6 +677,16 @@ typedef struct mux_event {
   uint32_t events;
   uint32_t reserved[3];
 } mux_event;
+
+/**
+ * Told that a queue has something to do.
+ */
+typedef void (*mux_wake_fn)(void *ctx);
+
+/**
+ * Told what happens: level 1 (error) to 5 (trace), the part of the library, and words.
+ */
+typedef void (*mux_log_fn)(void *ctx, int32_t level, const char *target, const char *text);
 
 #ifdef __cplusplus
 extern "C" {
@@ -771,6 +857,86 @@ mux_status mux_accept(struct mux_listener l,
                       struct mux_error *err);
 
 /**
+ * Takes certificates and limits from a configuration for the sessions that come from now on. The whole configuration
+ * counts: what the listener's own URL said about certificates counts no more. err may be NULL.
+ *
+ * MUX_EUNSUPPORTED: this kind of listener cannot. Otherwise what is wrong with c; nothing has changed then.
+ */
+mux_status mux_listener_reload(struct mux_listener l, struct mux_config c, struct mux_error *err);
+
+/**
+ * Runs a session over descriptors that are connected already: one socket (rfd equal to wfd), or a pair of pipes or
+ * terminals, such as 0 and 1. proto is the scheme without a transport: "qmux", "h2c". Returns at once, as mux_dial with
+ * timeout 0 does. The library works on copies and leaves O_NONBLOCK as it is: the caller may close its own at once, and
+ * with MUX_FD_OWN the library does that. err may be NULL.
+ *
+ * MUX_EUNSUPPORTED: a wire that needs packets or TLS. MUX_EURL: no such scheme. MUX_EOS: not open descriptors of streams;
+ * they are left as they were.
+ */
+MUX_MUST_CHECK
+mux_status mux_session_from_fds(mux_fd rfd,
+                                mux_fd wfd,
+                                uint32_t fd_flags,
+                                const char *proto,
+                                uint32_t role,
+                                struct mux_config c,
+                                struct mux_session *out,
+                                struct mux_error *err);
+
+/**
+ * Runs a session over a transport of the application's own, without callbacks: the bytes of the channel *wire are the
+ * transport's. What mux_read takes from it is to be sent to the peer, what the peer sends goes in by mux_write. It is watched
+ * like any channel; mux_finish on it is the end of the transport, mux_reset its failure. Carry on until it reads 0: what a
+ * closed session still says is among its last bytes. Both handles are the caller's to close.
+ *
+ * Errors as of mux_session_from_fds.
+ */
+MUX_MUST_CHECK
+mux_status mux_session_from_wire(const char *proto,
+                                 uint32_t role,
+                                 struct mux_config c,
+                                 struct mux_session *out,
+                                 struct mux_channel *wire,
+                                 struct mux_error *err);
+
+/**
+ * Runs a session over functions of the application, which are called from threads of the library with no lock held: read and
+ * write from one thread at a time each, shutdown once when the session has let go (a read that waits must return then), free
+ * once, last. Without MUX_WIRE_BLOCKING they must not wait but return MUX_AGAIN, and mux_io_ready says when to try again; with
+ * it each gets a thread of its own. free is called also when this fails, unless io is NULL or its struct_size is wrong.
+ *
+ * MUX_EINVAL: a function that is missing. Otherwise as mux_session_from_fds.
+ */
+MUX_MUST_CHECK
+mux_status mux_session_from_io(const struct mux_io *io,
+                               const char *proto,
+                               uint32_t role,
+                               struct mux_config c,
+                               struct mux_session *out,
+                               struct mux_error *err);
+
+/**
+ * Says that a function of mux_io which returned MUX_AGAIN is to be called again: MUX_EV_READ, MUX_EV_WRITE or both. May be
+ * called too often, at any time, from anywhere.
+ *
+ * MUX_ESTATE: the session does not run over functions.
+ */
+mux_status mux_io_ready(struct mux_session s,
+                        uint32_t events);
+
+/**
+ * Hands the bytes of a channel to a connected AF_UNIX stream socket, for read(2), splice(2) or a child process: *out is
+ * the caller's to close. What is read there came from the peer, what is written there goes to it; its end of writing is
+ * ours. The channel's handle stays: it tells the cause, which the socket cannot, and closing it ends the transfer. Reads and
+ * writes on it are MUX_ESTATE from now on.
+ *
+ * MUX_ESTATE: handed over before, or a borrow is out. MUX_ENOFILE: no descriptors left.
+ */
+MUX_MUST_CHECK
+mux_status mux_channel_to_fd(struct mux_channel ch,
+                             mux_fd *out);
+
+/**
  * What every session of a scheme ("qmux", "qmux+unix") can do with a libmux peer: bits of enum mux_cap.
  */
 MUX_MUST_CHECK mux_status mux_scheme_caps(const char *scheme, uint64_t *caps);
@@ -795,6 +961,30 @@ mux_status mux_session_drain(struct mux_session s);
 mux_status mux_shutdown(mux_handle h,
                         uint64_t code,
                         const char *reason);
+
+/**
+ * Measures the round trip to the peer's library, in microseconds. [B]
+ *
+ * MUX_EUNSUPPORTED: the wire has no ping. MUX_ESTATE: not connected yet. Otherwise why the session ended.
+ */
+MUX_MUST_CHECK mux_status mux_ping(struct mux_session s, int32_t timeout_ms, uint64_t *rtt_us);
+
+/**
+ * Sends a message that may be lost, or overtake others, of at most MUX_INFO_MAX_DATAGRAM bytes.
+ *
+ * MUX_EUNSUPPORTED: the session has no datagrams. MUX_ETOOBIG: it is too long for the path.
+ */
+mux_status mux_datagram_send(struct mux_session s, const void *buf, size_t len);
+
+/**
+ * Takes the next message: its length, which may be 0, or a negative status. [B]
+ *
+ * MUX_ETOOBIG: it is longer than cap, and waits for a call with more room. MUX_EUNSUPPORTED: the session has no datagrams.
+ */
+int64_t mux_datagram_recv(struct mux_session s,
+                          void *buf,
+                          size_t cap,
+                          int32_t timeout_ms);
 
 /**
  * Opens a channel, which can be written at once and which the peer sees even if nothing is written. opts may be NULL.
@@ -926,6 +1116,27 @@ mux_status mux_stop(struct mux_channel ch, uint64_t code);
 mux_status mux_abort(struct mux_channel ch, uint64_t code);
 
 /**
+ * Reads what is there without copying it: fills in up to *n slices (at most 1024), sets *n to their number, and returns
+ * their bytes together, at most 256 KiB; 0 at the clean end, with nothing lent. The slices may be read until *out is released,
+ * also if the channel is closed meanwhile. Until then every other read of the channel is MUX_ESTATE. [B]
+ *
+ * Errors as of mux_read.
+ */
+int64_t mux_read_borrow(struct mux_channel ch,
+                        struct mux_iovec *iov,
+                        int32_t *n,
+                        int32_t timeout_ms,
+                        struct mux_borrow *out);
+
+/**
+ * Gives slices back; the handle is dead afterwards. The first consumed bytes of them were used, the next read begins
+ * behind. mux_close does the same with all of them.
+ *
+ * MUX_EINVAL: more than was lent; nothing has changed.
+ */
+mux_status mux_borrow_release(struct mux_borrow b, size_t consumed);
+
+/**
  * Waits until one of the events (enum mux_event_bit) holds; *ready, which may be NULL, says which do. MUX_EV_CLOSED is
  * always among those waited for. Takes nothing: read, write and accept do. [B]
  *
@@ -991,6 +1202,38 @@ int64_t mux_queue_next(struct mux_queue q, struct mux_event *out, int32_t max, i
  * at that moment.
  */
 mux_status mux_queue_wake(struct mux_queue q);
+
+/**
+ * Has a function called when the queue's list becomes non-empty, for event loops that take no descriptor: once each time,
+ * from any thread, with no lock held. It should do no more than wake the loop (uv_async_send, PostMessage), which then calls
+ * mux_queue_next until it returns less than max; with watches of mode ONESHOT, because LEVEL ones never run out. NULL ends it.
+ * Returns when an earlier function runs no more, so that its ctx may be freed. mux_queue_wake does not call it.
+ *
+ * MUX_EREENTRANT: from within a callback.
+ */
+mux_status mux_queue_set_waker(struct mux_queue q,
+                               mux_wake_fn function,
+                               void *ctx);
+
+/**
+ * Chooses what is logged: 0 nothing, 1 errors, 2 warnings, 3 information, 4 debugging, 5 everything. What happens from now
+ * on is given to fn, from a thread of the library, in order; without fn (NULL) it waits for mux_log_pull. The 1,024 newest
+ * lines are kept. Returns when the earlier fn runs no more, so that its ctx may be freed. Before a level was chosen nothing is
+ * logged, and nothing is spent on it.
+ *
+ * MUX_EINVAL: another level. MUX_EREENTRANT: from within a callback.
+ */
+mux_status mux_log_callback(int32_t level,
+                            mux_log_fn function,
+                            void *ctx);
+
+/**
+ * Takes the oldest line that waits, "target: text", its level to *level, which may be NULL: copies at most cap bytes and
+ * returns the full length. MUX_AGAIN: none waits.
+ */
+int64_t mux_log_pull(char *buf,
+                     size_t cap,
+                     int32_t *level);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -53,6 +53,13 @@ pub struct mux_queue {
     pub h: mux_handle,
 }
 
+/// Slices that mux_read_borrow lent.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mux_borrow {
+    pub h: mux_handle,
+}
+
 /// A file descriptor.
 pub type mux_fd = isize;
 
@@ -92,6 +99,8 @@ pub enum mux_status_code {
     MUX_EUNSUPPORTED = -20,
     /// The handle belongs to the parent process.
     MUX_EFORKED = -21,
+    /// A call that may wait, from within a callback.
+    MUX_EREENTRANT = -22,
     MUX_ENOMEM = -32,
     /// A budget or limit is exhausted: channels, bytes, sessions, handles.
     MUX_ELIMIT = -33,
@@ -209,6 +218,8 @@ pub enum mux_event_bit {
     MUX_EV_WRITE = 16,
     /// Channel, session: the transport has taken every byte written.
     MUX_EV_DRAINED = 32,
+    /// Session: a datagram waits.
+    MUX_EV_DATAGRAM = 64,
     /// Always reported. Session: over, its transport released. Listener: it stopped. Channel: both directions are over
     /// and nothing is left to read.
     MUX_EV_CLOSED = 128,
@@ -225,6 +236,7 @@ pub enum mux_kind {
     MUX_KIND_SESSION = 4,
     MUX_KIND_CHANNEL = 5,
     MUX_KIND_QUEUE = 6,
+    MUX_KIND_BORROW = 7,
 }
 
 /// What mux_info can be asked.
@@ -250,6 +262,8 @@ pub enum mux_info_key {
     MUX_INFO_LABEL = 10,
     /// mux_handle: the session of a channel.
     MUX_INFO_PARENT = 11,
+    /// uint64_t: the largest datagram that a session can send now, in bytes; 0 where it has none.
+    MUX_INFO_MAX_DATAGRAM = 12,
 }
 
 /// How a runtime is made. Set struct_size; everything else zero means the defaults.
@@ -316,6 +330,52 @@ pub struct mux_open_opts {
     /// 1: parts are useful before the whole. Ignored when urgency is 0.
     pub incremental: u32,
 }
+
+/// Which end of a session we are.
+#[repr(C)]
+pub enum mux_role {
+    MUX_CLIENT = 0,
+    MUX_SERVER = 1,
+}
+
+/// What becomes of descriptors that a session runs over.
+#[repr(C)]
+pub enum mux_fd_flag {
+    /// They are the library's from now on: closed at once, and the connection ended with the session.
+    MUX_FD_OWN = 1,
+}
+
+/// How the functions of mux_io behave.
+#[repr(C)]
+pub enum mux_io_option {
+    /// They wait instead of returning MUX_AGAIN.
+    MUX_WIRE_BLOCKING = 1,
+}
+
+/// A transport of the application's own, as functions. Set struct_size. Every function gets ctx.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mux_io {
+    pub struct_size: u32,
+    /// enum mux_io_option
+    pub flags: u32,
+    pub ctx: *mut c_void,
+    /// Reads some: the count, 0 at the end, MUX_AGAIN, or another negative number for a failure.
+    pub read: Option<unsafe extern "C" fn(ctx: *mut c_void, buf: *mut c_void, len: usize) -> i64>,
+    /// Writes some of n pieces: the count, MUX_AGAIN, or another negative number for a failure.
+    pub write: Option<unsafe extern "C" fn(ctx: *mut c_void, iov: *const mux_iovec, n: i32) -> i64>,
+    /// The session is over: nothing more is written, and a read that waits must return.
+    pub shutdown: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
+    /// The last call, exactly once. May be NULL.
+    pub free: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
+}
+
+/// Told that a queue has something to do.
+pub type mux_wake_fn = Option<unsafe extern "C" fn(ctx: *mut c_void)>;
+
+/// Told what happens: level 1 (error) to 5 (trace), the part of the library, and words.
+pub type mux_log_fn =
+    Option<unsafe extern "C" fn(ctx: *mut c_void, level: i32, target: *const c_char, text: *const c_char)>;
 
 /// What goes with a write.
 #[repr(C)]

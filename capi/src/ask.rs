@@ -67,7 +67,7 @@ pub unsafe extern "C" fn mux_cause(h: mux_handle, out: *mut mux_error) -> mux_st
             Object::Session(session) => session.cause(),
             Object::Channel(channel) => channel.cause(),
             Object::Listener(listener) => listener.has_stopped().then(Error::closed_locally),
-            Object::Runtime(_) | Object::Config(_) | Object::Queue(_) => {
+            Object::Runtime(_) | Object::Config(_) | Object::Queue(_) | Object::Borrow(_) => {
                 return Err(mux_status_code::MUX_EKIND.into());
             }
         };
@@ -89,13 +89,17 @@ enum Fact {
 fn fact(object: &Object, key: u32) -> Result<Fact, Fault> {
     type Key = mux_info_key;
     let is = |known: Key| key == known as u32;
-    if !(Key::MUX_INFO_KIND as u32..=Key::MUX_INFO_PARENT as u32).contains(&key) || key == 8 {
+    if !(Key::MUX_INFO_KIND as u32..=Key::MUX_INFO_MAX_DATAGRAM as u32).contains(&key) || key == 8 {
         return Err(Fault::invalid(format!("key {key} is not in enum mux_info_key")));
     }
     if is(Key::MUX_INFO_KIND) {
         return Ok(Fact::Bytes(u32::from(object.kind()).to_ne_bytes().to_vec()));
     }
     match object {
+        Object::Session(session) if is(Key::MUX_INFO_MAX_DATAGRAM) => {
+            let most = session.connected_session()?.max_datagram().unwrap_or(0);
+            Ok(Fact::Bytes((most as u64).to_ne_bytes().to_vec()))
+        }
         Object::Listener(listener) if is(Key::MUX_INFO_URL) => Ok(Fact::Text(listener.url().to_owned())),
         Object::Channel(channel) if is(Key::MUX_INFO_CHANNEL_ID) => Ok(Fact::Bytes(channel.id.to_ne_bytes().to_vec())),
         Object::Channel(channel) if is(Key::MUX_INFO_LABEL) => Ok(Fact::Bytes(channel.label.to_vec())),
@@ -169,6 +173,7 @@ pub unsafe extern "C" fn mux_stats_get(h: mux_handle, out: *mut mux_stats) -> mu
                 stats.resets_out = now.resets_out;
                 stats.recv_buffered = now.recv_buffered;
                 stats.send_buffered = now.send_buffered;
+                stats.lost_packets = now.lost_packets;
                 stats.rtt_us = now.rtt.map_or(0, |rtt| rtt.as_micros().try_into().unwrap_or(u64::MAX));
             }
             Object::Channel(channel) => {

@@ -1,6 +1,8 @@
 //! Channels: two halves behind locks of their own, so that a reader and a writer never wait for each other. Whoever
 //! holds such a lock does not sleep.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use libmux::{Capabilities, Error, ErrorKind, Priority, RecvHalf, Result, SendHalf, WriteFlags};
-use tokio::io::ReadBuf;
+use libmux::{Capabilities, Error, ErrorKind, Priority, RecvHalf, Result, SendHalf, WriteFlags, codes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::abi::{mux_event_bit, mux_status_code};
+use crate::carrier::SocketEnd;
 use crate::hub::{Hub, Side};
 use crate::queue::Waitable;
 use crate::session::Session;
@@ -28,8 +31,10 @@ pub(crate) struct Channel {
     pub(crate) session: Arc<Session>,
     pub(crate) id: u64,
     pub(crate) label: Bytes,
-    recv: Mutex<RecvHalf>,
+    recv: Mutex<Receiving>,
     send: Mutex<SendHalf>,
+    /// Its bytes go through a socket of the application's.
+    handed_over: AtomicBool,
     recv_waker: Waker,
     send_waker: Waker,
     /// The end was read, the direction failed, or we stopped it.
@@ -45,6 +50,21 @@ pub(crate) struct Channel {
     write_min: AtomicUsize,
 }
 
+/// The receiving half, and what was borrowed from it.
+struct Receiving {
+    half: RecvHalf,
+    /// Given back unused: read before anything else.
+    rest: VecDeque<Bytes>,
+    /// A borrow is out; its rest comes before what follows.
+    lent: bool,
+}
+
+impl Receiving {
+    fn waiting(&self) -> usize {
+        self.rest.iter().map(Bytes::len).sum()
+    }
+}
+
 impl Channel {
     pub(crate) fn new(session: Arc<Session>, channel: libmux::Channel) -> Arc<Self> {
         let hub = Arc::new(Hub::default());
@@ -57,8 +77,9 @@ impl Channel {
             session,
             id,
             label,
-            recv: Mutex::new(recv),
+            recv: Mutex::new(Receiving { half: recv, rest: VecDeque::new(), lent: false }),
             send: Mutex::new(send),
+            handed_over: AtomicBool::new(false),
             recv_over: AtomicBool::new(false),
             send_over: AtomicBool::new(false),
             ended_recv: AtomicBool::new(false),
@@ -71,9 +92,18 @@ impl Channel {
 
     /// Reads what is there; `None` when that is nothing yet, 0 at the end.
     pub(crate) fn try_read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Fault> {
-        let mut half = self.recv()?;
-        let polled = half.poll_read_buf(&mut Context::from_waker(&self.recv_waker), &mut ReadBuf::uninit(room));
-        drop(half);
+        let mut recv = self.reading()?;
+        let mut buf = ReadBuf::uninit(room);
+        if let Some(slice) = recv.rest.front_mut() {
+            let part = slice.split_to(slice.len().min(buf.remaining()));
+            if slice.is_empty() {
+                recv.rest.pop_front();
+            }
+            buf.put_slice(&part);
+            return Ok(Some(part.len()));
+        }
+        let polled = recv.half.poll_read_buf(&mut Context::from_waker(&self.recv_waker), &mut buf);
+        drop(recv);
         match polled {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(0)) => {
@@ -85,9 +115,120 @@ impl Channel {
         }
     }
 
+    /// Takes up to `slices` slices of together at most `most` bytes, which count as lent until
+    /// [`give_back`](Self::give_back); none at the end.
+    pub(crate) fn try_borrow(&self, slices: usize, most: usize) -> Result<Option<Vec<Bytes>>, Fault> {
+        let mut recv = self.reading()?;
+        let (mut taken, mut room) = (Vec::new(), most);
+        let polled = loop {
+            if taken.len() == slices || room == 0 {
+                break Poll::Pending;
+            }
+            let next = match recv.rest.front_mut() {
+                Some(slice) => {
+                    let part = slice.split_to(slice.len().min(room));
+                    if slice.is_empty() {
+                        recv.rest.pop_front();
+                    }
+                    Poll::Ready(Ok(Some(part)))
+                }
+                None => recv.half.poll_read_bytes(&mut Context::from_waker(&self.recv_waker), room),
+            };
+            match next {
+                Poll::Ready(Ok(Some(slice))) => {
+                    room -= slice.len();
+                    taken.push(slice);
+                }
+                other => break other,
+            }
+        };
+        if !taken.is_empty() {
+            // The end, or the failure, is met again by the next read.
+            recv.lent = true;
+            return Ok(Some(taken));
+        }
+        drop(recv);
+        match polled {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(_)) => {
+                self.recv_is_over();
+                Ok(Some(Vec::new()))
+            }
+            Poll::Ready(Err(error)) => Err(self.recv_failed(error)),
+        }
+    }
+
+    /// Ends a borrow; `rest` was not used.
+    pub(crate) fn give_back(&self, rest: VecDeque<Bytes>) {
+        let mut recv = self.recv.lock().unwrap_or_else(PoisonError::into_inner);
+        recv.lent = false;
+        for slice in rest.into_iter().rev() {
+            recv.rest.push_front(slice);
+        }
+        drop(recv);
+        self.hub.wake(Side::Recv);
+    }
+
+    /// From now on the bytes go through a socket.
+    pub(crate) fn hand_over(&self) -> Result<(), Fault> {
+        let recv = self.reading()?;
+        drop(self.writing()?);
+        self.handed_over.store(true, Ordering::SeqCst);
+        drop(recv);
+        // Whoever sleeps in a read or write finds out.
+        self.hub.wake_all();
+        Ok(())
+    }
+
+    /// Carries what comes to the application's socket, up to the end.
+    pub(crate) async fn pump_out(&self, mut socket: SocketEnd) {
+        const PART: usize = 64 * 1024;
+        loop {
+            let next = poll_fn(|cx| match self.recv() {
+                Err(fault) => Poll::Ready(Err(fault)),
+                Ok(mut recv) => match recv.rest.pop_front() {
+                    Some(slice) => Poll::Ready(Ok(Some(slice))),
+                    None => recv.half.poll_read_bytes(cx, PART).map_err(|error| self.recv_failed(error)),
+                },
+            });
+            let Ok(Some(data)) = next.await else { break };
+            if socket.write_all(&data).await.is_err() {
+                // The application has closed it.
+                if self.stop(codes::NO_ERROR).is_err() {
+                    self.recv.lock().unwrap_or_else(PoisonError::into_inner).half.close();
+                }
+                return;
+            }
+        }
+        self.recv_is_over();
+        let _ = socket.shutdown().await;
+    }
+
+    /// Carries what the application writes into its socket, up to the end.
+    pub(crate) async fn pump_in(&self, mut socket: SocketEnd) {
+        let mut room = vec![0; 64 * 1024];
+        loop {
+            let count = match socket.read(&mut room).await {
+                Ok(0) | Err(_) => break,
+                Ok(count) => count,
+            };
+            let mut data = Bytes::copy_from_slice(&room[..count]);
+            while !data.is_empty() {
+                let written = poll_fn(|cx| match self.send() {
+                    Err(fault) => Poll::Ready(Err(fault)),
+                    Ok(mut half) => half.poll_write_bytes(cx, &mut data).map_err(|error| self.send_failed(error)),
+                });
+                if written.await.is_err() {
+                    return;
+                }
+            }
+        }
+        let _ = self.finish();
+    }
+
     /// Writes some of `bufs`; `None` when there is no room yet.
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Result<Option<usize>, Fault> {
-        let mut half = self.send()?;
+        let mut half = self.writing()?;
         let polled = half.poll_write(&mut Context::from_waker(&self.send_waker), bufs, flags);
         drop(half);
         match polled {
@@ -119,7 +260,7 @@ impl Channel {
     }
 
     pub(crate) fn stop(&self, code: u64) -> Result<(), Fault> {
-        let stopped = self.recv()?.stop(code);
+        let stopped = self.stop_half(code)?;
         stopped.map_err(|error| self.recv_failed(error))?;
         self.ended_recv.store(true, Ordering::SeqCst);
         self.recv_is_over();
@@ -140,7 +281,9 @@ impl Channel {
 
     /// Bytes that wait to be read, and bytes that the transport has not taken.
     pub(crate) fn buffered(&self) -> Result<(usize, usize), Fault> {
-        let received = self.recv()?.buffered();
+        let recv = self.recv()?;
+        let received = recv.waiting() + recv.half.buffered();
+        drop(recv);
         Ok((received, self.send()?.buffered()))
     }
 
@@ -162,7 +305,7 @@ impl Channel {
         self.hub.end();
         // A poisoned half is one whose session was or will be aborted; closing it is still right.
         self.send.lock().unwrap_or_else(PoisonError::into_inner).close();
-        self.recv.lock().unwrap_or_else(PoisonError::into_inner).close();
+        self.recv.lock().unwrap_or_else(PoisonError::into_inner).half.close();
     }
 
     /// The end for error paths. `code` was checked.
@@ -174,15 +317,50 @@ impl Channel {
         let _ = send.reset(code);
         drop(send);
         let mut recv = self.recv.lock().unwrap_or_else(PoisonError::into_inner);
-        if recv.stop(code).is_err() {
-            recv.close();
+        if recv.half.stop(code).is_err() {
+            recv.half.close();
         }
     }
 
     /// The half, for a call of the application: an error once the session's handle was closed, which ends its channels.
-    fn recv(&self) -> Result<MutexGuard<'_, RecvHalf>, Fault> {
+    fn recv(&self) -> Result<MutexGuard<'_, Receiving>, Fault> {
         self.check_session()?;
         self.recv.lock().map_err(|_| self.session.poisoned())
+    }
+
+    fn stop_half(&self, code: u64) -> Result<libmux::Result<()>, Fault> {
+        let mut recv = self.recv()?;
+        let stopped = recv.half.stop(code);
+        if stopped.is_ok() {
+            recv.rest.clear();
+        }
+        Ok(stopped)
+    }
+
+    /// As [`recv`](Self::recv), for a call that takes bytes.
+    fn reading(&self) -> Result<MutexGuard<'_, Receiving>, Fault> {
+        let recv = self.recv()?;
+        self.check_own()?;
+        if recv.lent {
+            let message = "what was borrowed is not released yet".to_owned();
+            return Err(Fault::Said(mux_status_code::MUX_ESTATE, message));
+        }
+        Ok(recv)
+    }
+
+    /// As [`send`](Self::send), for a call that gives bytes.
+    fn writing(&self) -> Result<MutexGuard<'_, SendHalf>, Fault> {
+        let send = self.send()?;
+        self.check_own()?;
+        Ok(send)
+    }
+
+    fn check_own(&self) -> Result<(), Fault> {
+        if self.handed_over.load(Ordering::SeqCst) {
+            let message = "the channel's bytes go through the socket of mux_channel_to_fd".to_owned();
+            return Err(Fault::Said(mux_status_code::MUX_ESTATE, message));
+        }
+        Ok(())
     }
 
     /// As [`recv`](Self::recv).
@@ -269,10 +447,16 @@ impl Channel {
     }
 
     fn ready_to_recv(&self, wanted: u32) -> Result<u32, Fault> {
-        let mut half = self.recv()?;
+        let mut recv = self.recv()?;
+        let waiting = recv.waiting();
         let min = self.read_min.load(Ordering::Relaxed);
+        if waiting >= min || recv.lent || self.handed_over.load(Ordering::SeqCst) {
+            // A read would not wait: what is not its to read is said at once.
+            return Ok(wanted & READ);
+        }
         // Asked even when only the end is wanted, because that is how the half learns whom to wake.
-        let readable = half.poll_readable(&mut Context::from_waker(&self.recv_waker), min).is_ready();
+        let mut cx = Context::from_waker(&self.recv_waker);
+        let readable = recv.half.poll_readable(&mut cx, min - waiting).is_ready();
         Ok(if readable { wanted & READ } else { 0 })
     }
 
@@ -304,7 +488,8 @@ impl Channel {
             }
         }
         // What arrived before the session's end can still be read.
-        Ok(self.session.cause().is_some() && self.recv()?.buffered() == 0)
+        let recv = self.recv()?;
+        Ok(self.session.cause().is_some() && recv.waiting() + recv.half.buffered() == 0)
     }
 }
 

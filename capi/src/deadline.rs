@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::abi::{MUX_FOREVER, MUX_NOWAIT, mux_status_code};
+use crate::callback;
 use crate::status::Fault;
 
 /// How long a call may still wait. The clock is read when the call first has to wait: one that need not pays nothing.
@@ -17,10 +18,17 @@ pub(crate) enum Deadline {
 impl Deadline {
     pub(crate) fn new(timeout_ms: i32) -> Result<Self, Fault> {
         match timeout_ms {
-            MUX_FOREVER => Ok(Self::Never),
             MUX_NOWAIT => Ok(Self::NoWait),
-            1.. => Ok(Self::In(Duration::from_millis(u64::from(timeout_ms.unsigned_abs())))),
+            MUX_FOREVER.. => Self::waiting(timeout_ms),
             _ => Err(Fault::invalid(format!("timeout_ms is {timeout_ms}; -1 (no limit), 0 and above are allowed"))),
+        }
+    }
+
+    fn waiting(timeout_ms: i32) -> Result<Self, Fault> {
+        callback::may_wait()?;
+        match timeout_ms {
+            MUX_FOREVER => Ok(Self::Never),
+            _ => Ok(Self::In(Duration::from_millis(u64::from(timeout_ms.unsigned_abs())))),
         }
     }
 

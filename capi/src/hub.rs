@@ -222,11 +222,15 @@ impl Hub {
         if !record.armed.load(Ordering::SeqCst) {
             return;
         }
-        let mut watch = record.lock();
-        let watch = &mut *watch;
+        let mut guard = record.lock();
+        let watch = &mut *guard;
         if let (true, false, Some(queue)) = (watch.armed, watch.queued, &watch.queue) {
-            queue.push(Entry { handle: self.handle(), side });
+            let announce = queue.push(Entry { handle: self.handle(), side }).then(|| Arc::clone(queue));
             watch.queued = true;
+            drop(guard);
+            if let Some(queue) = announce {
+                queue.announce();
+            }
         }
     }
 
@@ -255,7 +259,8 @@ impl Hub {
         }
         if watch.level {
             if !watch.queued {
-                queue.push(Entry { handle: self.handle(), side });
+                // Whoever delivers is told already, and looks until nothing is left.
+                let _told = queue.push(Entry { handle: self.handle(), side });
                 watch.queued = true;
             }
         } else {

@@ -25,17 +25,26 @@ mod config;
 
 mod listener;
 
+mod adopt;
+
 mod open;
 
 mod io;
 
+mod borrow;
+
 mod watch;
 
+mod log;
+
 mod boundary;
+mod callback;
+mod carrier;
 mod channel;
 mod deadline;
 mod handle;
 mod hub;
+mod pipe;
 mod platform;
 mod pointer;
 mod queue;

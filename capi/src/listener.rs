@@ -214,3 +214,20 @@ pub unsafe extern "C" fn mux_accept(
         })
     }
 }
+
+/// Takes certificates and limits from a configuration for the sessions that come from now on. The whole configuration
+/// counts: what the listener's own URL said about certificates counts no more. err may be NULL.
+///
+/// MUX_EUNSUPPORTED: this kind of listener cannot. Otherwise what is wrong with c; nothing has changed then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mux_listener_reload(l: mux_listener, c: mux_config, err: *mut mux_error) -> mux_status {
+    // SAFETY: by this function's contract.
+    unsafe {
+        boundary::status_with(err, || {
+            let (config, _) = config::resolve(c)?;
+            let listener = world::listener(l.h)?;
+            let _context = listener.runtime.enter();
+            Ok(listener.listener.reload(&config)?)
+        })
+    }
+}

@@ -1,6 +1,6 @@
 //! Exported: sessions and how channels come to be.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,6 +67,60 @@ pub unsafe extern "C" fn mux_shutdown(h: mux_handle, code: u64, reason: *const c
             }
             _ => Err(mux_status_code::MUX_EKIND.into()),
         }
+    })
+}
+
+/// Measures the round trip to the peer's library, in microseconds. \[B\]
+///
+/// MUX_EUNSUPPORTED: the wire has no ping. MUX_ESTATE: not connected yet. Otherwise why the session ended.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn mux_ping(s: mux_session, timeout_ms: i32, rtt_us: *mut u64) -> mux_status {
+    boundary::status(|| {
+        // SAFETY: by this function's contract.
+        let out = unsafe { pointer::maybe_out(rtt_us, "rtt_us")? };
+        let deadline = Deadline::new(timeout_ms)?;
+        let rtt = world::session(s.h)?.ping(deadline)?;
+        if let Some(out) = out {
+            out.write(rtt.as_micros().try_into().unwrap_or(u64::MAX));
+        }
+        Ok(())
+    })
+}
+
+/// Sends a message that may be lost, or overtake others, of at most MUX_INFO_MAX_DATAGRAM bytes.
+///
+/// MUX_EUNSUPPORTED: the session has no datagrams. MUX_ETOOBIG: it is too long for the path.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mux_datagram_send(s: mux_session, buf: *const c_void, len: usize) -> mux_status {
+    boundary::status(|| {
+        // SAFETY: by this function's contract.
+        let data = unsafe { pointer::bytes(buf, len, "buf")? };
+        world::session(s.h)?.send_datagram(Bytes::copy_from_slice(data))
+    })
+}
+
+/// Takes the next message: its length, which may be 0, or a negative status. \[B\]
+///
+/// MUX_ETOOBIG: it is longer than cap, and waits for a call with more room. MUX_EUNSUPPORTED: the session has no datagrams.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mux_datagram_recv(s: mux_session, buf: *mut c_void, cap: usize, timeout_ms: i32) -> i64 {
+    boundary::count(|| {
+        if buf.is_null() && cap > 0 {
+            return Err(Fault::invalid("buf is NULL"));
+        }
+        let deadline = Deadline::new(timeout_ms)?;
+        let session = world::session(s.h)?;
+        session.hub.wait(Some(Side::Recv), deadline, || {
+            session.try_datagram(|data| {
+                if data.len() > cap {
+                    let message = format!("the datagram has {} bytes, there is room for {cap}", data.len());
+                    return Err(Fault::Said(mux_status_code::MUX_ETOOBIG, message));
+                }
+                // SAFETY: by this function's contract.
+                unsafe { pointer::copy_out(data, false, buf, cap) }
+            })
+        })
     })
 }
 

@@ -56,6 +56,26 @@ pub(crate) unsafe fn outs<'a, T>(place: *mut T, count: i32, name: &str) -> Resul
     Ok(unsafe { slice::from_raw_parts_mut(place.cast(), count.min(MOST / size_of::<T>())) })
 }
 
+/// Where slices go that are lent: as many places as `*n` says, and `n` itself for how many were used.
+///
+/// # Safety
+/// `n` is null or points to an integer, and `places` is null or writable for as many elements as it says.
+pub(crate) unsafe fn places<'a>(
+    places: *mut mux_iovec,
+    n: *mut i32,
+) -> Result<(&'a mut [MaybeUninit<mux_iovec>], &'a mut MaybeUninit<i32>), Fault> {
+    if n.is_null() || !n.is_aligned() {
+        return Err(null("n"));
+    }
+    // SAFETY: not null, aligned; by contract readable.
+    let count = unsafe { n.read() };
+    if !(1..=MOST_PIECES).contains(&count) {
+        return Err(Fault::invalid(format!("*n is {count}; 1 to {MOST_PIECES} are allowed")));
+    }
+    // SAFETY: by this function's contract.
+    Ok(unsafe { (outs(places, count, "iov")?, out(n, "n")?) })
+}
+
 /// Room to read into: at least one byte, because a read of nothing would look like the end of the stream.
 ///
 /// # Safety
@@ -190,6 +210,11 @@ unsafe impl Growing for crate::abi::mux_runtime_opts {
     const FIRST: usize = std::mem::offset_of!(crate::abi::mux_runtime_opts, worker_threads);
 }
 
+// SAFETY: repr(C), u32 first, integers, a pointer and functions that may be null.
+unsafe impl Growing for crate::abi::mux_io {
+    const FIRST: usize = 48;
+}
+
 /// Nothing this library has ever defined is larger; what claims to be was not initialised.
 const LARGEST: usize = 4096;
 
@@ -305,6 +330,7 @@ mod tests {
     fn first_sizes_are_those_of_the_first_release() {
         assert_eq!(size_of::<mux_error>(), mux_error::FIRST);
         assert_eq!(size_of::<crate::abi::mux_stats>(), crate::abi::mux_stats::FIRST);
+        assert_eq!(size_of::<crate::abi::mux_io>(), crate::abi::mux_io::FIRST);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The readiness queue: a list of sides that may be ready, and a descriptor that is readable while it has entries.
 
 use std::collections::VecDeque;
+use std::ffi::c_void;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use libmux::Error;
 
-use crate::abi::{mux_event, mux_handle, mux_status_code};
+use crate::abi::{mux_event, mux_handle, mux_status_code, mux_wake_fn};
+use crate::callback;
 use crate::deadline::Deadline;
 use crate::hub::{Side, Signal};
 use crate::platform;
@@ -31,6 +33,7 @@ pub(crate) struct Queue {
     signal: Signal,
     ended: AtomicBool,
     interrupted: AtomicBool,
+    waker: AppWaker,
 }
 
 #[derive(Default)]
@@ -38,7 +41,7 @@ struct List {
     entries: VecDeque<Entry>,
     /// Made when first asked for: a queue that is only waited on costs no system calls.
     fd: Option<OwnedFd>,
-    /// The descriptor was made readable for `entries`.
+    /// The application was told of `entries`: by the descriptor, or by its waker.
     raised: bool,
     released: bool,
 }
@@ -65,21 +68,44 @@ impl Queue {
         Ok(raw as isize)
     }
 
-    /// Adds a side that may have become ready. The caller sees to it that it is in the list once.
-    pub(crate) fn push(&self, entry: Entry) {
+    /// Adds a side that may have become ready. The caller sees to it that it is in the list once, and calls
+    /// [`announce`](Self::announce) without a lock when this is true.
+    #[must_use = "the application's waker is to be called"]
+    pub(crate) fn push(&self, entry: Entry) -> bool {
         let mut list = self.lock();
         if list.released {
-            return;
+            return false;
         }
         list.entries.push_back(entry);
-        if !list.raised
-            && let Some(fd) = &list.fd
-        {
+        let first = !list.raised;
+        if let (true, Some(fd)) = (first, &list.fd) {
             platform::raise(fd.as_raw_fd());
             list.raised = true;
         }
+        let announce = first && self.waker.is_set();
+        list.raised |= announce;
         drop(list);
         self.signal.raise();
+        announce
+    }
+
+    /// Calls the application's waker. With no lock held.
+    pub(crate) fn announce(&self) {
+        self.waker.call();
+    }
+
+    /// Replaces the application's waker, and waits until the earlier one runs no more. Told at once of what waits already.
+    pub(crate) fn set_waker(&self, function: mux_wake_fn, ctx: *mut c_void) -> Result<(), Fault> {
+        callback::may_wait()?;
+        self.waker.replace(function, ctx);
+        let mut list = self.lock();
+        let announce = function.is_some() && !list.entries.is_empty();
+        list.raised |= announce;
+        drop(list);
+        if announce {
+            self.announce();
+        }
+        Ok(())
     }
 
     /// Removes an entry; its object was given to another queue.
@@ -178,13 +204,18 @@ impl Queue {
         }
         let mut list = self.lock();
         self.settle(&mut list);
+        let mut announce = false;
         // What came while we looked found the descriptor raised already. Whoever polls for edges stops at a short count,
         // so it is announced by an edge of its own.
-        if (count as usize) < max
-            && list.entries.len() > put_back
-            && let Some(fd) = &list.fd
-        {
-            platform::raise(fd.as_raw_fd());
+        if (count as usize) < max && list.entries.len() > put_back {
+            if let Some(fd) = &list.fd {
+                platform::raise(fd.as_raw_fd());
+            }
+            announce = self.waker.is_set();
+        }
+        drop(list);
+        if announce {
+            self.announce();
         }
         count
     }
@@ -212,9 +243,9 @@ impl Queue {
         if !list.raised || !list.entries.is_empty() {
             return;
         }
+        list.raised = false;
         if let Some(fd) = &list.fd {
             platform::lower(fd);
-            list.raised = false;
             if self.wakes.load(Ordering::SeqCst) > 0 {
                 platform::raise(fd.as_raw_fd());
                 list.raised = true;
@@ -227,6 +258,57 @@ impl Queue {
     }
 }
 
+/// A function of the application that is told when the list becomes non-empty.
+#[derive(Default)]
+struct AppWaker {
+    /// Readable without the lock, so that queues without one pay a load.
+    set: AtomicBool,
+    state: Mutex<AppWakerState>,
+    idle: Condvar,
+}
+
+#[derive(Default)]
+struct AppWakerState {
+    function: mux_wake_fn,
+    /// As a number: it is the application's, and only its function looks at it.
+    ctx: usize,
+    /// Calls that run at this moment; they do not wait for each other.
+    active: u32,
+}
+
+impl AppWaker {
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::SeqCst)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, AppWakerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, function: mux_wake_fn, ctx: *mut c_void) {
+        let mut state = self.lock();
+        state.function = function;
+        state.ctx = ctx.expose_provenance();
+        self.set.store(function.is_some(), Ordering::SeqCst);
+        while state.active > 0 {
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn call(&self) {
+        let mut state = self.lock();
+        let Some(function) = state.function else { return };
+        let ctx = state.ctx;
+        state.active += 1;
+        drop(state);
+        // SAFETY: by the contract of mux_queue_set_waker it may be called from any thread until it is replaced, which
+        // waits for this call.
+        callback::call(|| unsafe { function(std::ptr::with_exposed_provenance_mut(ctx)) });
+        self.lock().active -= 1;
+        self.idle.notify_all();
+    }
+}
+
 impl Object {
     /// The object as something that can be waited for; `None` for other kinds.
     pub(crate) fn waitable(&self) -> Option<&dyn Waitable> {
@@ -234,7 +316,7 @@ impl Object {
             Self::Listener(listener) => Some(&**listener),
             Self::Session(session) => Some(&**session),
             Self::Channel(channel) => Some(&**channel),
-            Self::Runtime(_) | Self::Config(_) | Self::Queue(_) => None,
+            Self::Runtime(_) | Self::Config(_) | Self::Queue(_) | Self::Borrow(_) => None,
         }
     }
 }

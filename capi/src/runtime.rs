@@ -137,7 +137,7 @@ impl Runtime {
                     Object::Session(session) => sessions && Arc::ptr_eq(&session.runtime, self),
                     Object::Listener(listener) => sessions && Arc::ptr_eq(&listener.runtime, self),
                     Object::Channel(channel) => !sessions && Arc::ptr_eq(&channel.session.runtime, self),
-                    Object::Runtime(_) | Object::Config(_) | Object::Queue(_) => false,
+                    Object::Runtime(_) | Object::Config(_) | Object::Queue(_) | Object::Borrow(_) => false,
                 });
                 // Somebody else may close it between the two looks; then it is closed.
                 if mine && let Ok(object) = world().table.close(*handle) {

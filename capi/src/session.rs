@@ -1,15 +1,17 @@
 //! Sessions: dialed or accepted, connecting, live or failed.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use libmux::{Channel, Config, Error, OpenOptions, codes};
+use bytes::Bytes;
+use libmux::{Capabilities, Channel, Config, Error, OpenOptions, codes};
 use tokio::task::AbortHandle;
 
 use crate::abi::{mux_event_bit, mux_status_code};
+use crate::carrier::Readiness;
 use crate::deadline::Deadline;
 use crate::hub::{Hub, Side};
 use crate::queue::Waitable;
@@ -20,6 +22,7 @@ const CONNECTED: u32 = mux_event_bit::MUX_EV_CONNECTED as u32;
 const ACCEPT: u32 = mux_event_bit::MUX_EV_ACCEPT as u32;
 const OPEN: u32 = mux_event_bit::MUX_EV_OPEN as u32;
 const DRAINED: u32 = mux_event_bit::MUX_EV_DRAINED as u32;
+const DATAGRAM: u32 = mux_event_bit::MUX_EV_DATAGRAM as u32;
 const CLOSED: u32 = mux_event_bit::MUX_EV_CLOSED as u32;
 
 pub(crate) struct Session {
@@ -32,6 +35,10 @@ pub(crate) struct Session {
     dialing: Mutex<Option<AbortHandle>>,
     /// A channel that was found when somebody asked whether there is one.
     found: Mutex<Option<Result<Channel, Error>>>,
+    /// A datagram that was found when somebody asked, or that did not fit.
+    datagram: Mutex<Option<Result<Bytes, Error>>>,
+    /// Of a session that runs over functions of the application.
+    readiness: OnceLock<Arc<Readiness>>,
     recv: Waker,
     send: Waker,
     end: Arc<EndWaker>,
@@ -68,6 +75,8 @@ impl Session {
             state: OnceLock::new(),
             dialing: Mutex::default(),
             found: Mutex::default(),
+            datagram: Mutex::default(),
+            readiness: OnceLock::new(),
             ending: AtomicBool::new(false),
             linger,
         }
@@ -80,12 +89,27 @@ impl Session {
         Arc::new(this)
     }
 
+    /// Owner of a channel that belongs to no session: it never connects and never ends.
+    pub(crate) fn nowhere(runtime: Arc<Runtime>, proto: &str) -> Arc<Self> {
+        Arc::new(Self::new(runtime, format!("{proto}:"), Duration::ZERO))
+    }
+
     /// Begins to connect; what is known to fail at once fails here.
     pub(crate) fn dial(url: &str, config: Config, runtime: Arc<Runtime>) -> Result<Arc<Self>, Fault> {
+        let (linger, target) = (config.linger, url.to_owned());
+        Self::begin(url.to_owned(), linger, runtime, async move { libmux::dial(&target, &config).await })
+    }
+
+    /// Begins what comes to a session; what is known to fail at once fails here.
+    pub(crate) fn begin(
+        url: String,
+        linger: Duration,
+        runtime: Arc<Runtime>,
+        connecting: impl Future<Output = Result<libmux::Session, Error>> + Send + 'static,
+    ) -> Result<Arc<Self>, Fault> {
         runtime.check()?;
-        let this = Arc::new(Self::new(Arc::clone(&runtime), url.to_owned(), config.linger));
-        let url = url.to_owned();
-        match runtime.start(async move { libmux::dial(&url, &config).await }) {
+        let this = Arc::new(Self::new(Arc::clone(&runtime), url, linger));
+        match runtime.start(connecting) {
             Ok(session) => this.connected(Ok(session?)),
             Err(connecting) => {
                 let target = Arc::clone(&this);
@@ -94,6 +118,63 @@ impl Session {
             }
         }
         Ok(this)
+    }
+
+    /// It runs over functions of the application, which say through `readiness` when they can go on.
+    pub(crate) fn carried_by(&self, readiness: Arc<Readiness>) {
+        let _ = self.readiness.set(readiness);
+    }
+
+    pub(crate) fn readiness(&self) -> Option<&Readiness> {
+        self.readiness.get().map(|readiness| &**readiness)
+    }
+
+    /// Asks the peer's library for an answer; how long that took.
+    pub(crate) fn ping(&self, deadline: Deadline) -> Result<Duration, Fault> {
+        let session = self.connected_session()?.clone();
+        let answer = Arc::new(Mutex::new(None));
+        let (place, hub) = (Arc::clone(&answer), Arc::clone(&self.hub));
+        let task = self.runtime.spawn(async move {
+            let measured = session.ping().await;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(measured);
+            hub.wake_all();
+        });
+        let measured =
+            self.hub.wait(None, deadline, || Ok(answer.lock().unwrap_or_else(PoisonError::into_inner).take()));
+        task.abort();
+        Ok(measured??)
+    }
+
+    pub(crate) fn send_datagram(&self, data: Bytes) -> Result<(), Fault> {
+        Ok(self.connected_session()?.send_datagram(data)?)
+    }
+
+    /// Gives the next datagram to `take`, which says whether it was taken.
+    pub(crate) fn try_datagram(&self, take: impl FnOnce(&Bytes) -> Result<i64, Fault>) -> Result<Option<i64>, Fault> {
+        let Some(session) = self.live()? else { return Ok(None) };
+        let mut datagram = self.datagram.lock().map_err(|_| self.poisoned())?;
+        self.find_datagram(session, &mut datagram);
+        match &*datagram {
+            None => Ok(None),
+            Some(Ok(data)) => {
+                let count = take(data)?;
+                *datagram = None;
+                Ok(Some(count))
+            }
+            Some(Err(error)) => {
+                let error = error.clone();
+                *datagram = None;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn find_datagram(&self, session: &libmux::Session, found: &mut Option<Result<Bytes, Error>>) {
+        if found.is_none()
+            && let Poll::Ready(data) = session.ops().poll_datagram(&mut Context::from_waker(&self.recv))
+        {
+            *found = Some(data);
+        }
     }
 
     fn connected(&self, result: Result<libmux::Session, Error>) {
@@ -239,7 +320,15 @@ impl Waitable for Session {
     }
 
     fn sides(&self) -> [u32; 2] {
-        [ACCEPT, CONNECTED | OPEN | DRAINED]
+        [ACCEPT | DATAGRAM, CONNECTED | OPEN | DRAINED]
+    }
+
+    fn check(&self, events: u32) -> Result<(), Fault> {
+        if events & DATAGRAM != 0 && !self.connected_session()?.capabilities().contains(Capabilities::DATAGRAM) {
+            let message = "this session has no datagrams (MUX_CAP_DATAGRAM)".to_owned();
+            return Err(Fault::Said(mux_status_code::MUX_EUNSUPPORTED, message));
+        }
+        Ok(())
     }
 
     fn ready(&self, side: Side, wanted: u32) -> u32 {
@@ -257,6 +346,13 @@ impl Waitable for Session {
             }
             if self.lock_found().map_or(true, |found| found.is_some()) {
                 ready |= ACCEPT;
+            }
+        }
+        if wanted & DATAGRAM != 0 {
+            let Ok(mut datagram) = self.datagram.lock() else { return wanted | CLOSED };
+            self.find_datagram(session, &mut datagram);
+            if datagram.is_some() {
+                ready |= DATAGRAM;
             }
         }
         let ops = session.ops();

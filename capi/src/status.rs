@@ -151,6 +151,7 @@ pub(crate) fn text(status: mux_status) -> &'static CStr {
         -19 => c"not allowed in this state",
         -20 => c"not supported by this session or backend",
         -21 => c"the handle belongs to the parent process",
+        -22 => c"a call that may wait, from within a callback",
         -32 => c"out of memory",
         -33 => c"a limit is exhausted",
         -34 => c"out of file descriptors",
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_code_has_a_text() {
-        for status in [-1, -2, -3, -4].into_iter().chain(-21..=-16).chain(-35..=-32).chain(-56..=-48) {
+        for status in [-1, -2, -3, -4].into_iter().chain(-22..=-16).chain(-35..=-32).chain(-56..=-48) {
             assert_ne!(text(status), c"unknown status", "{status}");
         }
         for status in (-70..=-64).chain(-81..=-80) {

@@ -1,7 +1,9 @@
 //! Exported: waiting for one object, and for many by a queue.
 
+use std::ffi::c_void;
+
 use crate::abi::{mux_channel, mux_event, mux_event_bit, mux_fd, mux_handle, mux_queue, mux_runtime, mux_status};
-use crate::abi::{mux_status_code, mux_watch_mode};
+use crate::abi::{mux_status_code, mux_wake_fn, mux_watch_mode};
 use crate::boundary;
 use crate::deadline::Deadline;
 use crate::hub::{SIDES, Side};
@@ -196,4 +198,15 @@ pub extern "C" fn mux_queue_wake(q: mux_queue) -> mux_status {
         world::queue(q.h)?.0.wake();
         Ok(())
     })
+}
+
+/// Has a function called when the queue's list becomes non-empty, for event loops that take no descriptor: once each time,
+/// from any thread, with no lock held. It should do no more than wake the loop (uv_async_send, PostMessage), which then calls
+/// mux_queue_next until it returns less than max; with watches of mode ONESHOT, because LEVEL ones never run out. NULL ends it.
+/// Returns when an earlier function runs no more, so that its ctx may be freed. mux_queue_wake does not call it.
+///
+/// MUX_EREENTRANT: from within a callback.
+#[unsafe(no_mangle)]
+pub extern "C" fn mux_queue_set_waker(q: mux_queue, function: mux_wake_fn, ctx: *mut c_void) -> mux_status {
+    boundary::status(|| world::queue(q.h)?.0.set_waker(function, ctx))
 }

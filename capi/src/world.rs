@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::abi::{mux_handle, mux_kind, mux_status_code};
+use crate::borrow::Borrow;
 use crate::channel::Channel;
 use crate::config::Settings;
 use crate::handle::{Pinned, Table};
 use crate::listener::Listener;
+use crate::log;
 use crate::platform;
 use crate::queue::Queue;
 use crate::runtime::Runtime;
@@ -24,6 +26,7 @@ pub(crate) enum Object {
     Session(Arc<Session>),
     Channel(Arc<Channel>),
     Queue(QueueHandle),
+    Borrow(Arc<Borrow>),
 }
 
 /// Owns a queue; records in watched objects only borrow it.
@@ -38,6 +41,7 @@ impl Drop for QueueHandle {
 pub(crate) struct World {
     pub(crate) table: Table<Object>,
     pub(crate) default_runtime: Mutex<Option<Arc<Runtime>>>,
+    pub(crate) log: log::Shared,
     /// That of the parent process, never used again; kept so that leak checkers see where its memory belongs.
     _inherited: Option<&'static World>,
 }
@@ -78,7 +82,12 @@ fn new_world() -> &'static World {
                 // SAFETY: null, or a world that was leaked and is only read here, without its locks.
                 let inherited = unsafe { inherited.as_ref() };
                 let base = inherited.map_or(0, |world| world.table.end());
-                let world = World { table: Table::new(base), default_runtime: Mutex::default(), _inherited: inherited };
+                let world = World {
+                    table: Table::new(base),
+                    default_runtime: Mutex::default(),
+                    log: log::Shared::default(),
+                    _inherited: inherited,
+                };
                 WORLD.store(Box::leak(Box::new(world)), Ordering::Release);
                 word.store(READY, Ordering::Release);
             }
@@ -126,6 +135,7 @@ pin_as! {
     session, Session, Arc<Session>;
     channel, Channel, Arc<Channel>;
     queue, Queue, QueueHandle;
+    borrow, Borrow, Arc<Borrow>;
 }
 
 impl Object {
@@ -138,6 +148,7 @@ impl Object {
             Self::Session(_) => mux_kind::MUX_KIND_SESSION,
             Self::Channel(_) => mux_kind::MUX_KIND_CHANNEL,
             Self::Queue(_) => mux_kind::MUX_KIND_QUEUE,
+            Self::Borrow(_) => mux_kind::MUX_KIND_BORROW,
         };
         kind as u8
     }
@@ -150,6 +161,7 @@ impl Object {
             Self::Session(session) => session.end(),
             Self::Channel(channel) => channel.end(),
             Self::Queue(queue) => queue.0.end(),
+            Self::Borrow(borrow) => borrow.end(),
         }
     }
 }
@@ -162,7 +174,7 @@ pub(crate) fn insert(object: Object) -> Result<mux_handle, Fault> {
             Object::Listener(listener) => listener.hub.set_handle(handle),
             Object::Session(session) => session.hub.set_handle(handle),
             Object::Channel(channel) => channel.hub.set_handle(handle),
-            Object::Runtime(_) | Object::Config(_) | Object::Queue(_) => {}
+            Object::Runtime(_) | Object::Config(_) | Object::Queue(_) | Object::Borrow(_) => {}
         }
         object
     })

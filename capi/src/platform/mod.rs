@@ -1,5 +1,7 @@
 //! One file per platform; everything that talks to the operating system by itself is in here.
 
+#[cfg(unix)]
+pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod linux;
 
