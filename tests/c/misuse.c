@@ -1,7 +1,8 @@
 /* Wrong arguments and wrong handles: a status, never a crash, and nothing has changed. */
 #include "t.h"
 
-static mux_handle live[6];   /* one of each kind, by MUX_KIND - 1 */
+enum { KINDS = 7 };
+static mux_handle live[KINDS]; /* one of each kind, by MUX_KIND - 1 */
 static const char *listen_url;
 
 /* Every function with a handle parameter, as a function of the handle alone. */
@@ -23,6 +24,15 @@ static const char *listen_url;
   X(reset, mux_reset((mux_channel){h}, 1), MUX_KIND_CHANNEL)                         \
   X(stop, mux_stop((mux_channel){h}, 1), MUX_KIND_CHANNEL)                           \
   X(abort, mux_abort((mux_channel){h}, 1), MUX_KIND_CHANNEL)                         \
+  X(borrow, mux_read_borrow((mux_channel){h}, &iov, &one, 0, &lent), MUX_KIND_CHANNEL) \
+  X(to_fd, mux_channel_to_fd((mux_channel){h}, &fd), MUX_KIND_CHANNEL)               \
+  X(release, mux_borrow_release((mux_borrow){h}, 0), MUX_KIND_BORROW)                \
+  X(ping, mux_ping((mux_session){h}, 0, &u64), MUX_KIND_SESSION)                     \
+  X(datagram_send, mux_datagram_send((mux_session){h}, buf, 1), MUX_KIND_SESSION)    \
+  X(datagram_recv, mux_datagram_recv((mux_session){h}, buf, 1, 0), MUX_KIND_SESSION) \
+  X(io_ready, mux_io_ready((mux_session){h}, MUX_EV_READ), MUX_KIND_SESSION)         \
+  X(reload, mux_listener_reload((mux_listener){h}, defaults, NULL), MUX_KIND_LISTENER) \
+  X(set_waker, mux_queue_set_waker((mux_queue){h}, NULL, NULL), MUX_KIND_QUEUE)      \
   X(low_water, mux_watch_low_water((mux_channel){h}, 1, 1), MUX_KIND_CHANNEL)        \
   X(queue_fd, mux_queue_fd((mux_queue){h}, &fd), MUX_KIND_QUEUE)                     \
   X(queue_next, mux_queue_next((mux_queue){h}, &ev, 1, 0), MUX_KIND_QUEUE)           \
@@ -42,9 +52,9 @@ static const char *listen_url;
 
 #define X(name, call, kind)                                                          \
   static int64_t call_##name(mux_handle h) {                                         \
-    uint64_t u64; mux_channel ch; mux_session s; mux_fd fd; mux_event ev; char buf[32] = {0}; \
+    uint64_t u64; mux_channel ch; mux_session s; mux_fd fd; mux_event ev; char buf[32] = {0}; mux_borrow lent; int32_t one = 1; \
     mux_iovec iov; iov.base = buf; iov.len = 1;                                      \
-    (void)u64; (void)ch; (void)s; (void)fd; (void)ev; (void)buf; (void)iov;          \
+    (void)u64; (void)ch; (void)s; (void)fd; (void)ev; (void)buf; (void)iov; (void)lent; (void)one;          \
     return call;                                                                     \
   }
 CALLS
@@ -69,7 +79,7 @@ static void wrong_handles(mux_handle stale) {
       if (got != MUX_EHANDLE) fprintf(stderr, "%s(%llx)\n", calls[i].name, (unsigned long long)wrong[w]);
       EQ(got, MUX_EHANDLE);
     }
-    for (int kind = 1; kind <= 6; kind++) {
+    for (int kind = 1; kind <= KINDS; kind++) {
       if (kind == calls[i].kind) continue;
       int64_t got = calls[i].call(live[kind - 1]);
       if (got != MUX_EKIND) fprintf(stderr, "%s of kind %d\n", calls[i].name, kind);
@@ -98,7 +108,7 @@ static void wrong_handles(mux_handle stale) {
     }
   }
   EQ(e.status, 0); /* never written */
-  for (int kind = 1; kind <= 6; kind++) {
+  for (int kind = 1; kind <= KINDS; kind++) {
     mux_handle h = live[kind - 1];
     int waits = kind == MUX_KIND_LISTENER || kind == MUX_KIND_SESSION || kind == MUX_KIND_CHANNEL;
     if (!waits) {
@@ -144,6 +154,17 @@ static void null_pointers(void) {
   EQ(mux_write_all(ch, NULL, 1, 0, 0, NULL), MUX_EINVAL);
   EQ(mux_queue_new(rt, NULL), MUX_EINVAL);
   EQ(mux_queue_fd(q, NULL), MUX_EINVAL);
+  EQ(mux_channel_to_fd(ch, NULL), MUX_EINVAL);
+  EQ(mux_datagram_send(s, NULL, 1), MUX_EINVAL);
+  EQ(mux_datagram_recv(s, NULL, 1, 0), MUX_EINVAL);
+  EQ(mux_session_from_fds(0, 0, 0, NULL, 0, defaults, &s, NULL), MUX_EINVAL);
+  EQ(mux_session_from_fds(0, 0, 0, "qmux", 0, defaults, NULL, NULL), MUX_EINVAL);
+  EQ(mux_session_from_wire(NULL, 0, defaults, &s, &ch, NULL), MUX_EINVAL);
+  EQ(mux_session_from_wire("qmux", 0, defaults, NULL, &ch, NULL), MUX_EINVAL);
+  EQ(mux_session_from_wire("qmux", 0, defaults, &s, NULL, NULL), MUX_EINVAL);
+  EQ(mux_session_from_wire("qmux", 2, defaults, &s, &ch, NULL), MUX_EINVAL);
+  EQ(mux_log_callback(-1, NULL, NULL), MUX_EINVAL);
+  EQ(mux_log_pull(NULL, 1, NULL), MUX_EINVAL);
   EQ(mux_queue_next(q, NULL, 1, 0), MUX_EINVAL);
   EQ(mux_config_new(NULL), MUX_EINVAL);
   EQ(mux_config_set_option(c, NULL, "1"), MUX_EINVAL);
@@ -204,7 +225,7 @@ static void values_out_of_range(void) {
   EQ(mux_channel_accept_many(s, &out, 0), MUX_EINVAL);
   EQ(mux_info(s.h, 0, buf, 4), MUX_EINVAL);
   EQ(mux_info(s.h, 8, buf, 4), MUX_EINVAL);
-  EQ(mux_info(s.h, 12, buf, 4), MUX_EINVAL);
+  EQ(mux_info(s.h, 13, buf, 4), MUX_EINVAL);
   EQ(mux_info(s.h, MUX_INFO_LABEL, buf, 4), MUX_EINVAL);
   EQ(mux_info(live[1], MUX_INFO_URL, buf, 4), MUX_EINVAL);
   EQ(mux_config_set_u64(c, 0, 1), MUX_EINVAL);
@@ -279,6 +300,14 @@ int main(int argc, char **argv) {
   live[MUX_KIND_SESSION - 1] = p.client.h;
   live[MUX_KIND_CHANNEL - 1] = ch.h;
   live[MUX_KIND_QUEUE - 1] = q.h;
+  mux_channel lender, reader;
+  mux_borrow borrow;
+  mux_iovec slice;
+  int32_t slices = 1;
+  channel_between(p.client, p.server, &lender, &reader);
+  OK(mux_write_all(lender, "lent", 4, 0, SOON, NULL));
+  CHECK(mux_read_borrow(reader, &slice, &slices, SOON, &borrow) > 0);
+  live[MUX_KIND_BORROW - 1] = borrow.h;
   OK(mux_close(gone.h));
   EQ(mux_close(gone.h), MUX_EHANDLE); /* closed twice */
   OK(mux_close(gone_peer.h));
@@ -303,6 +332,9 @@ int main(int argc, char **argv) {
   OK(mux_close(q.h));
   OK(mux_close(c.h));
   OK(mux_close(rt.h));
+  OK(mux_close(borrow.h));
+  OK(mux_close(lender.h));
+  OK(mux_close(reader.h));
   disconnect(p);
 
   CHECK(strcmp(mux_status_text(MUX_OK), "success") == 0);
