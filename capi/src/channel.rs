@@ -1,8 +1,9 @@
 //! Channels: two halves behind locks of their own, so that a reader and a writer never wait for each other. Whoever
 //! holds such a lock does not sleep.
 
+mod pump;
+
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,11 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use libmux::{Capabilities, Error, ErrorKind, Priority, RecvHalf, Result, SendHalf, WriteFlags, codes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use libmux::{Capabilities, Error, ErrorKind, Priority, RecvHalf, Result, SendHalf, WriteFlags};
+use tokio::io::ReadBuf;
 
 use crate::abi::{mux_event_bit, mux_status_code};
-use crate::carrier::SocketEnd;
 use crate::hub::{Hub, Side};
 use crate::queue::Waitable;
 use crate::session::Session;
@@ -167,63 +167,6 @@ impl Channel {
         }
         drop(recv);
         self.hub.wake(Side::Recv);
-    }
-
-    /// From now on the bytes go through a socket.
-    pub(crate) fn hand_over(&self) -> Result<(), Fault> {
-        let recv = self.reading()?;
-        drop(self.writing()?);
-        self.handed_over.store(true, Ordering::SeqCst);
-        drop(recv);
-        // Whoever sleeps in a read or write finds out.
-        self.hub.wake_all();
-        Ok(())
-    }
-
-    /// Carries what comes to the application's socket, up to the end.
-    pub(crate) async fn pump_out(&self, mut socket: SocketEnd) {
-        const PART: usize = 64 * 1024;
-        loop {
-            let next = poll_fn(|cx| match self.recv() {
-                Err(fault) => Poll::Ready(Err(fault)),
-                Ok(mut recv) => match recv.rest.pop_front() {
-                    Some(slice) => Poll::Ready(Ok(Some(slice))),
-                    None => recv.half.poll_read_bytes(cx, PART).map_err(|error| self.recv_failed(error)),
-                },
-            });
-            let Ok(Some(data)) = next.await else { break };
-            if socket.write_all(&data).await.is_err() {
-                // The application has closed it.
-                if self.stop(codes::NO_ERROR).is_err() {
-                    self.recv.lock().unwrap_or_else(PoisonError::into_inner).half.close();
-                }
-                return;
-            }
-        }
-        self.recv_is_over();
-        let _ = socket.shutdown().await;
-    }
-
-    /// Carries what the application writes into its socket, up to the end.
-    pub(crate) async fn pump_in(&self, mut socket: SocketEnd) {
-        let mut room = vec![0; 64 * 1024];
-        loop {
-            let count = match socket.read(&mut room).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => count,
-            };
-            let mut data = Bytes::copy_from_slice(&room[..count]);
-            while !data.is_empty() {
-                let written = poll_fn(|cx| match self.send() {
-                    Err(fault) => Poll::Ready(Err(fault)),
-                    Ok(mut half) => half.poll_write_bytes(cx, &mut data).map_err(|error| self.send_failed(error)),
-                });
-                if written.await.is_err() {
-                    return;
-                }
-            }
-        }
-        let _ = self.finish();
     }
 
     /// Writes some of `bufs`; `None` when there is no room yet.
