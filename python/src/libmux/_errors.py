@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     ESTATE = lib.MUX_ESTATE
     EUNSUPPORTED = lib.MUX_EUNSUPPORTED
     EFORKED = lib.MUX_EFORKED
+    EREENTRANT = lib.MUX_EREENTRANT
     ENOMEM = lib.MUX_ENOMEM
     ELIMIT = lib.MUX_ELIMIT
     ENOFILE = lib.MUX_ENOFILE
@@ -144,6 +145,7 @@ _KINDS = {
     Status.EKIND: (ClosedError, errno.EBADF),
     Status.EINVAL: (InvalidArgumentError, errno.EINVAL),
     Status.ESTATE: (Error, errno.EINVAL),
+    Status.EREENTRANT: (Error, errno.EDEADLK),
     Status.EUNSUPPORTED: (UnsupportedError, errno.EOPNOTSUPP),
     Status.ENOMEM: (Error, errno.ENOMEM),
     Status.ELIMIT: (Error, errno.ENOBUFS),
