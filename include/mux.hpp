@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace mux {
 
@@ -205,6 +206,23 @@ class config : public handle<mux_config> {
   }
 };
 
+// Bytes that are read where they lie. They stay readable until it goes out of scope, which counts all of them as read.
+class borrow : public handle<mux_borrow> {
+ public:
+  borrow(mux_borrow raw, std::vector<std::string_view> slices) noexcept : handle(raw), slices_(std::move(slices)) {}
+  // None at the clean end of the stream.
+  const std::vector<std::string_view> &slices() const noexcept { return slices_; }
+  // Gives them back: the next read begins behind the first `size` bytes.
+  void consume(std::size_t size) {
+    if (*this || size != 0) detail::check(mux_borrow_release(get(), size), mux_handle{0});
+    release();
+    slices_.clear();
+  }
+
+ private:
+  std::vector<std::string_view> slices_;
+};
+
 // Two byte streams in opposite directions.
 class channel : public handle<mux_channel> {
  public:
@@ -227,6 +245,16 @@ class channel : public handle<mux_channel> {
   }
   std::optional<std::size_t> try_read(void *buffer, std::size_t size) {
     return some(mux_read(get(), buffer, size, 0, MUX_NOWAIT));
+  }
+  borrow read_borrow(milliseconds timeout = forever) {
+    mux_iovec pieces[64];
+    std::int32_t number = 64;
+    mux_borrow lent{};
+    if (detail::count(mux_read_borrow(get(), pieces, &number, detail::clamp(timeout), &lent), id()) == 0) number = 0;
+    std::vector<std::string_view> slices;
+    for (const mux_iovec *piece = pieces; piece < pieces + number; piece++)
+      slices.emplace_back(static_cast<const char *>(piece->base), piece->len);
+    return borrow(lent, std::move(slices));
   }
   // Everything, or error MUX_EFINISHED at an end before it.
   void read_exact(void *buffer, std::size_t size, milliseconds timeout = forever) {
@@ -268,6 +296,12 @@ class channel : public handle<mux_channel> {
   void abort(std::uint64_t code) {
     detail::check(mux_abort(get(), code), mux_handle{0});
     release();
+  }
+  // The bytes as a socket, which is the caller's to close; they flow as long as the channel is not closed.
+  mux_fd to_fd() {
+    mux_fd descriptor = -1;
+    detail::check(mux_channel_to_fd(get(), &descriptor), id());
+    return descriptor;
   }
   // A hint: 0 the default, else the urgency of RFC 9218 plus 1.
   void set_priority(std::uint32_t urgency, bool incremental = false) {
@@ -323,6 +357,16 @@ class session : public handle<mux_session> {
     detail::check(mux_session_caps(get(), &caps), id());
     return caps;
   }
+  std::chrono::microseconds ping(milliseconds timeout = forever) {
+    std::uint64_t round_trip = 0;
+    detail::check(mux_ping(get(), detail::clamp(timeout), &round_trip), id());
+    return std::chrono::microseconds(round_trip);
+  }
+  // Messages that may be lost or overtake each other (MUX_CAP_DATAGRAM).
+  void send_datagram(std::string_view bytes) { detail::check(mux_datagram_send(get(), bytes.data(), bytes.size()), id()); }
+  std::size_t receive_datagram(void *buffer, std::size_t size, milliseconds timeout = forever) {
+    return detail::count(mux_datagram_recv(get(), buffer, size, detail::clamp(timeout)), id());
+  }
   void drain() { detail::check(mux_session_drain(get()), id()); }
   void shutdown(std::uint64_t code, const std::string &reason) { detail::check(mux_shutdown(id(), code, reason.c_str()), id()); }
 };
@@ -335,6 +379,15 @@ inline session dial(const std::string &url, const handle<mux_config> &with, mill
 }
 
 inline session dial(const std::string &url, milliseconds timeout = forever) { return dial(url, handle<mux_config>(), timeout); }
+
+// A session over descriptors that are connected already: one socket twice, or two pipes. The library works on copies.
+inline session adopt(mux_fd reading, mux_fd writing, const std::string &scheme, mux_role role,
+                     const handle<mux_config> &with = handle<mux_config>()) {
+  mux_error error = detail::no_error();
+  mux_session made{};
+  detail::check(mux_session_from_fds(reading, writing, 0, scheme.c_str(), role, with.get(), &made, &error), error);
+  return session(made);
+}
 
 // A bound address that yields sessions.
 class listener : public handle<mux_listener> {
@@ -349,6 +402,11 @@ class listener : public handle<mux_listener> {
     mux_error error = detail::no_error();
     detail::check(mux_accept(get(), detail::clamp(timeout), &made, &error), error);
     return session(made);
+  }
+  // Certificates and limits for the sessions to come.
+  void reload(const config &with) {
+    mux_error error = detail::no_error();
+    detail::check(mux_listener_reload(get(), with.get(), &error), error);
   }
   std::optional<session> try_accept() {
     mux_session made{};

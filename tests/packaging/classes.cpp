@@ -3,8 +3,10 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <sys/socket.h>
 #include <thread>
 #include <type_traits>
+#include <unistd.h>
 
 using namespace std::chrono_literals;
 
@@ -17,7 +19,7 @@ template <typename T>
 constexpr bool move_only = !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> &&
                            std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T>;
 static_assert(move_only<mux::channel> && move_only<mux::session> && move_only<mux::listener> && move_only<mux::config> &&
-              move_only<mux::queue> && move_only<mux::runtime>);
+              move_only<mux::queue> && move_only<mux::borrow> && move_only<mux::runtime>);
 static_assert(sizeof(mux::session) == sizeof(mux_session), "a wrapper is its handle");
 
 template <typename Call>
@@ -106,6 +108,39 @@ static void a_queue_reports(mux::session &client, mux::session &server) {
   CHECK((pair.there.wait(MUX_EV_READ, 5s) & MUX_EV_READ) != 0 && pair.there.read_all(9, 5s) == "x");
 }
 
+static void a_borrow_lends_and_counts_what_was_read(mux::session &client, mux::session &server) {
+  Pair pair(client, server);
+  pair.here.write_all("one two", MUX_IO_FIN);
+  pair.there.wait(MUX_EV_READ, 5s);
+  {
+    mux::borrow lent = pair.there.read_borrow(5s);
+    CHECK(lent && lent.slices().size() == 1 && lent.slices()[0] == "one two");
+    char byte;
+    CHECK(thrown([&] { pair.there.read(&byte, 1, 0ms); }).status() == MUX_ESTATE);
+    CHECK(thrown([&] { lent.consume(8); }).status() == MUX_EINVAL && lent);
+    lent.consume(4);
+    CHECK(!lent && lent.slices().empty());
+  }
+  CHECK(pair.there.read_borrow(5s).slices()[0] == "two");  // gone with the temporary, as read
+  mux::borrow end = pair.there.read_borrow(5s);
+  CHECK(!end && end.slices().empty());
+  end.consume(0);
+}
+
+static void sessions_run_over_descriptors() {
+  int fds[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+  mux::session client = mux::adopt(fds[0], fds[0], "qmux", MUX_CLIENT), server = mux::adopt(fds[1], fds[1], "qmux", MUX_SERVER);
+  CHECK(::close(fds[0]) == 0 && ::close(fds[1]) == 0);
+  Pair pair(client, server);
+  const int socket = static_cast<int>(pair.there.to_fd());
+  pair.here.write_all("by socket", MUX_IO_FIN);
+  char text[16];
+  CHECK(recv(socket, text, sizeof text, MSG_WAITALL) == 9 && std::string_view(text, 9) == "by socket" && ::close(socket) == 0);
+  CHECK(pair.here.read_all(1, 5s).empty() && client.ping(5s).count() >= 0);
+  CHECK(thrown([&] { client.send_datagram("x"); }).status() == MUX_EUNSUPPORTED);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
   {
@@ -122,6 +157,9 @@ int main(int argc, char **argv) {
     moving_keeps_the_handle_and_empties_the_source(client, server);
     errors_carry_the_cause(client, server);
     a_queue_reports(client, server);
+    a_borrow_lends_and_counts_what_was_read(client, server);
+    sessions_run_over_descriptors();
+    listener.reload(config);
     CHECK(client.stats().channels_opened > 5);
     client.interrupt();
     CHECK(thrown([&] { client.accept(5s); }).status() == MUX_CANCELED);
