@@ -184,7 +184,7 @@ async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) ->
         Error::new(ErrorKind::Io, Origin::Os, format!("no random numbers for a session id: {error}"))
     })?;
     let scheme = if place.tls { "https" } else { "http" };
-    let make = Requests::new(scheme, place.authority(), &place.prefix, id)
+    let make = Requests::new(scheme, place.authority(), &place.prefix, id, shared.limits.credits())
         .map_err(|error| Error::url(format!("URL '{url}' cannot be put into a request: {error}")))?;
     let driver = Driver::client(Arc::clone(&shared), conn, requests, make)
         .map_err(|error| doing(error::connection(error, &shared.fault)))?;

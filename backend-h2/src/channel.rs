@@ -121,6 +121,18 @@ impl Channel {
         state.send.queued() + self.link.get().map_or(0, |link| link.in_flight())
     }
 
+    /// Whether the transport has frames to take.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.link.get().is_some_and(|link| !link.is_flushed())
+    }
+
+    /// Has the driver look at it when the transport takes the next frame; `were`: there were some a moment ago.
+    pub(crate) fn await_transport(&self, were: bool) {
+        if let Some(link) = self.link.get() {
+            link.await_transport(were);
+        }
+    }
+
     /// Whether the transport has taken every frame.
     pub(crate) fn is_flushed(&self) -> bool {
         self.link.get().is_some_and(|link| link.is_flushed())

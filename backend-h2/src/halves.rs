@@ -44,9 +44,11 @@ impl Sender {
         }
     }
 
-    fn wait(state: &mut ChannelState, need: usize, waker: &Waker) {
+    /// Waits for room, or for the transport to take everything; `sending`: it had some before this was looked at.
+    fn wait(&self, state: &mut ChannelState, need: usize, waker: &Waker, sending: bool) {
         remember(&mut state.send_waker, waker);
         state.send_need = need;
+        self.channel.await_transport(sending);
     }
 
     /// What a writer waits for: it is woken at half, so that it does not wake for every frame.
@@ -66,6 +68,7 @@ impl Sender {
 impl SendOps for Sender {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
         self.check_closing()?;
         let room = self.room(&state)?;
@@ -74,7 +77,7 @@ impl SendOps for Sender {
             state.send.state = SendState::Finishing;
         } else if taken == 0 && total > 0 {
             let enough = self.enough();
-            Self::wait(&mut state, enough, cx.waker());
+            self.wait(&mut state, enough, cx.waker(), sending);
             return Poll::Pending;
         }
         self.taken(state, taken);
@@ -82,13 +85,15 @@ impl SendOps for Sender {
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
+        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
+        self.check_closing()?;
         let room = self.room(&state)?;
         let empty = data.is_empty();
         let taken = state.send.write_bytes(data, room);
         if taken == 0 && !empty {
             let enough = self.enough();
-            Self::wait(&mut state, enough, cx.waker());
+            self.wait(&mut state, enough, cx.waker(), sending);
             return Poll::Pending;
         }
         self.taken(state, taken);
@@ -96,11 +101,12 @@ impl SendOps for Sender {
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
+        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
         let enough = min.clamp(1, self.enough());
         match self.room(&state) {
             Ok(room) if room < enough => {
-                Self::wait(&mut state, enough, cx.waker());
+                self.wait(&mut state, enough, cx.waker(), sending);
                 Poll::Pending
             }
             Ok(_) | Err(_) => Poll::Ready(()),
@@ -108,6 +114,7 @@ impl SendOps for Sender {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
         match &state.send.state {
             SendState::Stopped { code, .. } => return Poll::Ready(Err(crate::error::stopped(*code))),
@@ -121,7 +128,7 @@ impl SendOps for Sender {
         if self.channel.unsent(&state) == 0 && state.send.state != SendState::Finishing {
             return Poll::Ready(Ok(()));
         }
-        Self::wait(&mut state, self.channel.send_limit, cx.waker());
+        self.wait(&mut state, self.channel.send_limit, cx.waker(), sending);
         Poll::Pending
     }
 
@@ -134,11 +141,13 @@ impl SendOps for Sender {
             return Poll::Ready(Err(cause.clone()));
         }
         // Any change wakes a waiter that needs no room.
-        Self::wait(&mut state, 0, cx.waker());
+        remember(&mut state.send_waker, cx.waker());
+        state.send_need = 0;
         Poll::Pending
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
         match (&state.send.state, &state.cause) {
             (SendState::Stopped { code, .. }, _) => return Poll::Ready(Err(crate::error::stopped(*code))),
@@ -147,7 +156,7 @@ impl SendOps for Sender {
             (_, Some(cause)) => return Poll::Ready(Err(cause.clone())),
             _ => {}
         }
-        Self::wait(&mut state, 0, cx.waker());
+        self.wait(&mut state, 0, cx.waker(), sending);
         Poll::Pending
     }
 

@@ -9,6 +9,7 @@ use mux_api::Priority;
 
 const SESSION: HeaderName = HeaderName::from_static("mux-session");
 const CREDIT: HeaderName = HeaderName::from_static("mux-credit");
+const WINDOW: HeaderName = HeaderName::from_static("mux-window");
 const LABEL: HeaderName = HeaderName::from_static("mux-label");
 const TOKEN: HeaderName = HeaderName::from_static("mux-token");
 const REFUSED: HeaderName = HeaderName::from_static("mux-refused");
@@ -22,26 +23,29 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The path prefix unless the URL names one.
 pub(crate) const DEFAULT_PREFIX: &str = "/mux/1";
 
-/// A session's name, and what lets a request join it: 128 random bits.
+/// A session's name, and what lets a request join it: 128 random bits in hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct SessionId([u8; 16]);
+pub(crate) struct SessionId([u8; 32]);
 
 impl SessionId {
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+        let mut text = [0; 32];
+        for (at, digit) in text.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[usize::from(bytes[at / 2] >> (4 * (at % 2)) & 15)];
+        }
+        Ok(Self(text))
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 32 && text.is_ascii())?;
-        u128::from_str_radix(text, 16).ok().map(|number| Self(number.to_be_bytes()))
+        let digits: [u8; 32] = text.try_into().ok()?;
+        digits.iter().all(u8::is_ascii_hexdigit).then(|| Self(digits.map(|digit| digit.to_ascii_lowercase())))
     }
 
     fn value(self) -> HeaderValue {
-        let text = format!("{:032x}", u128::from_be_bytes(self.0));
-        // 32 hexadecimal digits are a valid value.
-        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
+        // Hexadecimal digits are a valid value.
+        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
@@ -73,57 +77,108 @@ impl Endpoint {
     }
 }
 
-/// Makes the requests of one session.
+/// What the control stream says about every channel (docs/h2.md, section 4).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Credits {
+    /// What a channel may send before the other side's HEADERS have come.
+    pub(crate) early: u64,
+    /// What it may send when they have come without a number.
+    pub(crate) window: u64,
+}
+
+/// Makes the requests of one session, from one of each kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Requests {
-    control: Uri,
-    channel: Uri,
-    park: Uri,
-    session: HeaderValue,
+    control: Request<()>,
+    channel: Request<()>,
+    park: Request<()>,
+    window: u64,
 }
 
 impl Requests {
-    pub(crate) fn new(scheme: &str, authority: &str, prefix: &str, session: SessionId) -> Result<Self, http::Error> {
-        let uri = |endpoint: Endpoint| {
-            Uri::builder()
-                .scheme(scheme)
-                .authority(authority)
-                .path_and_query(format!("{prefix}/{}", endpoint.name()))
-                .build()
+    pub(crate) fn new(
+        scheme: &str,
+        authority: &str,
+        prefix: &str,
+        session: SessionId,
+        ours: Credits,
+    ) -> Result<Self, http::Error> {
+        let make = |endpoint: Endpoint| {
+            let uri = Uri::builder().scheme(scheme).authority(authority);
+            let uri = uri.path_and_query(format!("{prefix}/{}", endpoint.name())).build()?;
+            let mut request = Request::new(());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = uri;
+            let headers = request.headers_mut();
+            headers.insert(CONTENT_TYPE, GRPC);
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(SESSION, session.value());
+            Ok::<_, http::Error>(request)
         };
-        Ok(Self {
-            control: uri(Endpoint::Control)?,
-            channel: uri(Endpoint::Channel)?,
-            park: uri(Endpoint::Park)?,
-            session: session.value(),
-        })
+        let mut control = make(Endpoint::Control)?;
+        set_credits(control.headers_mut(), ours);
+        Ok(Self { control, channel: make(Endpoint::Channel)?, park: make(Endpoint::Park)?, window: ours.window })
     }
 
-    /// A request whose HEADERS do not end the stream; `credit` is what the answering side may send at once.
-    pub(crate) fn make(&self, endpoint: Endpoint, credit: u64) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = match endpoint {
-            Endpoint::Control => &self.control,
-            Endpoint::Channel => &self.channel,
-            Endpoint::Park => &self.park,
-        }
-        .clone();
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, GRPC);
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(SESSION, self.session.clone());
-        headers.insert(CREDIT, HeaderValue::from(credit));
+    /// The request for the control stream; none of these ends its stream in HEADERS.
+    pub(crate) fn control(&self) -> Request<()> {
+        self.control.clone()
+    }
+
+    /// The request for a channel; `credit` is what the other side may send.
+    pub(crate) fn channel(&self, credit: u64) -> Request<()> {
+        let mut request = self.channel.clone();
+        set_credit(request.headers_mut(), credit, self.window);
+        request
+    }
+
+    /// The request on which the server may open a channel; with a token if it asked for it.
+    pub(crate) fn slot(&self, token: Option<u64>) -> Request<()> {
+        let Some(token) = token else { return self.park.clone() };
+        let mut request = self.channel.clone();
+        request.headers_mut().insert(TOKEN, HeaderValue::from(token));
         request
     }
 }
 
-/// The answer that accepts a request of a libmux peer; `credit` is what it may send.
-pub(crate) fn accepted(credit: u64) -> Response<()> {
-    let mut response = Response::new(());
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response.headers_mut().insert(CREDIT, HeaderValue::from(credit));
-    response
+/// Makes the answers that accept what a libmux peer asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    accepted: Response<()>,
+    credits: Credits,
+}
+
+impl Answers {
+    pub(crate) fn new(ours: Credits) -> Self {
+        let mut accepted = Response::new(());
+        accepted.headers_mut().insert(CONTENT_TYPE, GRPC);
+        Self { accepted, credits: ours }
+    }
+
+    pub(crate) fn control(&self) -> Response<()> {
+        let mut response = self.accepted.clone();
+        set_credits(response.headers_mut(), self.credits);
+        response
+    }
+
+    /// The answer that accepts a channel, or opens one; `credit` is what the client may send.
+    pub(crate) fn channel(&self, credit: u64) -> Response<()> {
+        let mut response = self.accepted.clone();
+        set_credit(response.headers_mut(), credit, self.credits.window);
+        response
+    }
+}
+
+fn set_credits(headers: &mut HeaderMap, credits: Credits) {
+    headers.insert(CREDIT, HeaderValue::from(credits.early));
+    headers.insert(WINDOW, HeaderValue::from(credits.window));
+}
+
+/// The usual window needs no word.
+fn set_credit(headers: &mut HeaderMap, credit: u64, usual: u64) {
+    if credit != usual {
+        headers.insert(CREDIT, HeaderValue::from(credit));
+    }
 }
 
 /// The answer that accepts a raw request.
@@ -178,10 +233,6 @@ pub(crate) fn describe(headers: &mut HeaderMap, label: &Bytes, priority: Priorit
     }
 }
 
-pub(crate) fn set_token(headers: &mut HeaderMap, token: u64) {
-    headers.insert(TOKEN, HeaderValue::from(token));
-}
-
 /// The session that a request names: `None` without the header, `Err` when it is malformed.
 pub(crate) fn session(headers: &HeaderMap) -> Option<Result<SessionId, ()>> {
     headers.get(SESSION).map(|value| SessionId::parse(value.as_bytes()).ok_or(()))
@@ -192,8 +243,15 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC.as_bytes()))
 }
 
-pub(crate) fn credit(headers: &HeaderMap) -> Option<u64> {
-    number(headers, &CREDIT)
+/// What the peer's control stream says; `untold` stands for what it does not say.
+pub(crate) fn credits(headers: &HeaderMap, untold: u64) -> Credits {
+    let early = number(headers, &CREDIT).unwrap_or(untold);
+    Credits { early, window: number(headers, &WINDOW).unwrap_or(early) }
+}
+
+/// What the HEADERS of a channel let us send, where `usual` stands for nothing said.
+pub(crate) fn credit(headers: &HeaderMap, usual: u64) -> u64 {
+    number(headers, &CREDIT).unwrap_or(usual)
 }
 
 pub(crate) fn token(headers: &HeaderMap) -> Option<u64> {

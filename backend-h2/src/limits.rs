@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mux_api::{Budget, Config};
 
+use crate::headers::Credits;
+
 /// What a session allows its peer and itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -15,6 +17,9 @@ pub(crate) struct Limits {
     pub(crate) window: u32,
     /// Credit that every channel of this session has before its window is known: what may come with the request.
     pub(crate) early: u32,
+    /// HTTP/2's window for what was received is returned with the next credit, or as soon as it and what is still
+    /// granted exceed this together.
+    pub(crate) unreturned: u64,
     /// Bytes a channel holds for sending.
     pub(crate) send_buffer: usize,
     /// The largest payload of a data record that we send.
@@ -76,6 +81,8 @@ impl Limits {
             backlog: config.channel_backlog.max(1) as usize,
             window,
             early: early.min(window),
+            // Half the margin stays, whatever happens. A budget that rivals the connection's window leaves no room there.
+            unreturned: if config.budget < 1 << 30 { u64::from(window + Self::MARGIN / 2) } else { 0 },
             send_buffer: config.send_buffer.max(4096) as usize,
             record: (config.frame_size as usize).clamp(1024, Self::RECORD),
             label: config.max_label as usize,
@@ -83,6 +90,11 @@ impl Limits {
             keepalive: config.keepalive,
             idle: config.idle,
         }
+    }
+
+    /// What the control stream says about every channel.
+    pub(crate) fn credits(&self) -> Credits {
+        Credits { early: u64::from(self.early), window: u64::from(self.window) }
     }
 
     /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
@@ -98,14 +110,15 @@ impl Limits {
     }
 
     /// The window a new channel starts with, when `incoming` of the peer's channels are open. The peer's have the early
-    /// credit at least, which is set aside for every channel it may open. Of the rest of the budget, with remaining
-    /// share r, a channel gets `window * r * r`, which falls smoothly and never uses it up.
+    /// credit at least, which is set aside for every channel it may open. While more than
+    /// three quarters of the rest of the budget are free, a channel gets the whole window; then, with the free part of
+    /// those r, `window * r * r`, which falls smoothly and never uses it up.
     pub(crate) fn initial_window(&self, budget: &Budget, incoming: u64, by_peer: bool) -> u32 {
         let most = budget.limit() / 2;
         let aside = |channels: u64| channels.saturating_mul(u64::from(self.early)).min(most);
         let rest = budget.limit() - aside(self.max_incoming);
         let free = budget.available().saturating_sub(aside(self.max_incoming.saturating_sub(incoming)));
-        let share = (free as f64 / rest.max(1) as f64).min(1.0);
+        let share = (free as f64 / (rest.max(1) as f64 * 0.75)).min(1.0);
         let least = if by_peer { self.early } else { Self::MIN_WINDOW };
         least + (f64::from(self.window - least) * share * share) as u32
     }

@@ -15,13 +15,15 @@ struct Inner {
     keys: Vec<usize>,
     /// The session itself has something to say: opens, a close, a ping.
     session: bool,
+    /// The connection has something to read or to write.
+    conn: bool,
     in_turn: bool,
     driver: Waker,
 }
 
 impl Ready {
     pub(crate) fn new() -> Arc<Self> {
-        let inner = Inner { keys: Vec::new(), session: false, in_turn: false, driver: Waker::noop().clone() };
+        let inner = Inner { keys: Vec::new(), session: false, conn: false, in_turn: false, driver: Waker::noop().clone() };
         Arc::new(Self { inner: Mutex::new(inner) })
     }
 
@@ -29,7 +31,7 @@ impl Ready {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(mut inner: MutexGuard<'_, Inner>) {
+    fn wake_driver(mut inner: MutexGuard<'_, Inner>) {
         if inner.in_turn {
             return;
         }
@@ -42,14 +44,19 @@ impl Ready {
     fn push(&self, key: usize) {
         let mut inner = self.lock();
         inner.keys.push(key);
-        Self::wake(inner);
+        Self::wake_driver(inner);
     }
 
     /// The application asked something of the session.
     pub(crate) fn poke_session(&self) {
         let mut inner = self.lock();
         inner.session = true;
-        Self::wake(inner);
+        Self::wake_driver(inner);
+    }
+
+    /// The driver turns to the connection: what happens to it from here on counts again.
+    pub(crate) fn begin_conn(&self) {
+        self.lock().conn = false;
     }
 
     /// The driver's turn begins.
@@ -70,14 +77,28 @@ impl Ready {
     /// Whether something waits; the turn goes on.
     pub(crate) fn has_work(&self) -> bool {
         let inner = self.lock();
-        inner.session || !inner.keys.is_empty()
+        inner.session || inner.conn || !inner.keys.is_empty()
     }
 
     /// The driver's turn is over; `true` if something came meanwhile, so that it must come back.
     pub(crate) fn end_turn(&self) -> bool {
         let mut inner = self.lock();
         inner.in_turn = false;
-        inner.session || !inner.keys.is_empty()
+        inner.session || inner.conn || !inner.keys.is_empty()
+    }
+}
+
+/// What the connection wakes. h2 wakes its connection whenever a stream is used, and the driver uses streams in its own
+/// turn, before it drives the connection: that need not schedule the driver once more.
+impl Wake for Ready {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        inner.conn = true;
+        Self::wake_driver(inner);
     }
 }
 
@@ -111,6 +132,8 @@ pub(crate) struct Link {
     frames: AtomicUsize,
     /// One of those frames carries credit: the next waits, since credit is absolute and the last one counts.
     credit: AtomicBool,
+    /// Somebody waits until the transport takes the next of them.
+    awaited: AtomicBool,
     ready: Arc<Ready>,
     counters: Arc<Counters>,
 }
@@ -123,6 +146,7 @@ impl Link {
             in_flight: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
             credit: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
             ready,
             counters,
         })
@@ -148,9 +172,23 @@ impl Link {
         self.in_flight.load(Ordering::Acquire)
     }
 
+    /// Frames that the transport has not taken.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames.load(Ordering::SeqCst)
+    }
+
     /// Whether the transport has taken every frame.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.frames.load(Ordering::Acquire) == 0
+        self.frames() == 0
+    }
+
+    /// Has the driver look at this stream when the transport takes the next frame. Where there were frames when the
+    /// caller found nothing to do and none is left, it looks at once.
+    pub(crate) fn await_transport(&self, were: bool) {
+        self.awaited.store(true, Ordering::SeqCst);
+        if were && self.is_flushed() {
+            self.poke();
+        }
     }
 
     pub(crate) fn is_credit_in_flight(&self) -> bool {
@@ -160,7 +198,7 @@ impl Link {
     /// Counts a frame as handed to h2 until the permit is dropped, which h2 does once the frame is written.
     pub(crate) fn permit(self: &Arc<Self>, bytes: usize, credit: bool) -> Permit {
         self.in_flight.fetch_add(bytes, Ordering::AcqRel);
-        self.frames.fetch_add(1, Ordering::AcqRel);
+        self.frames.fetch_add(1, Ordering::SeqCst);
         if credit {
             self.credit.store(true, Ordering::Release);
         }
@@ -189,12 +227,15 @@ pub(crate) struct Permit {
 impl Drop for Permit {
     /// May run under h2's own lock: it only counts and leaves a key.
     fn drop(&mut self) {
-        self.link.in_flight.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.link.frames.fetch_sub(1, Ordering::AcqRel);
+        let link = &self.link;
         if self.credit {
-            self.link.credit.store(false, Ordering::Release);
+            link.credit.store(false, Ordering::Release);
         }
-        self.link.counters.send_buffered.fetch_sub(self.bytes as u64, Ordering::Relaxed);
-        self.link.poke();
+        link.in_flight.fetch_sub(self.bytes, Ordering::AcqRel);
+        link.counters.send_buffered.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        link.frames.fetch_sub(1, Ordering::SeqCst);
+        if link.awaited.swap(false, Ordering::SeqCst) {
+            link.poke();
+        }
     }
 }

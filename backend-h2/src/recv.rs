@@ -77,6 +77,11 @@ impl RecvSide {
         self.received <= self.granted
     }
 
+    /// Bytes that were granted and have not come.
+    pub(crate) fn promised(&self) -> u64 {
+        self.granted.saturating_sub(self.received)
+    }
+
     /// Stores what arrived; returns how much of it waits to be read now.
     pub(crate) fn push(&mut self, body: Bytes) -> usize {
         let len = body.len();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 /// How the direction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) struct SendSide {
     sent: u64,
     /// Written and not yet handed over: whole buffers, then what was gathered.
     queue: VecDeque<Bytes>,
-    gathered: BytesMut,
+    gathered: Vec<u8>,
     queued: usize,
 }
 
@@ -45,7 +45,7 @@ const LARGE: usize = 4096;
 
 impl SendSide {
     pub(crate) fn new(credit: u64) -> Self {
-        Self { state: SendState::Open, credit, sent: 0, queue: VecDeque::new(), gathered: BytesMut::new(), queued: 0 }
+        Self { state: SendState::Open, credit, sent: 0, queue: VecDeque::new(), gathered: Vec::new(), queued: 0 }
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -159,12 +159,12 @@ impl SendSide {
     /// Gives the memory back: an idle channel holds no buffer.
     fn release(&mut self) {
         self.queue = VecDeque::new();
-        self.gathered = BytesMut::new();
+        self.gathered = Vec::new();
     }
 
     fn seal(&mut self) {
         if !self.gathered.is_empty() {
-            self.queue.push_back(self.gathered.split().freeze());
+            self.queue.push_back(Bytes::from(std::mem::take(&mut self.gathered)));
         }
     }
 }

@@ -17,7 +17,7 @@ use super::Side;
 use super::wire::{Kind, Wire};
 use crate::channel::{Channel, Origins};
 use crate::error;
-use crate::headers::{self, Endpoint, Requests};
+use crate::headers::{self, Requests};
 use crate::limits::Limits;
 use crate::record::{Outgoing, kind};
 
@@ -91,11 +91,10 @@ impl Client {
 impl Driver {
     /// Opens the control stream: the first request.
     pub(super) fn open_control(&mut self) -> Result<(), h2::Error> {
-        let early = u64::from(self.shared.limits.early);
         let key = self.new_wire(Kind::Control);
         self.control_key = Some(key);
         let Side::Client(client) = &mut self.side else { return Ok(()) };
-        let request = client.make.make(Endpoint::Control, early);
+        let request = client.make.control();
         let Some(wire) = self.wires[key].as_mut() else { return Ok(()) };
         client.request(request, wire)?;
         wire.link.poke();
@@ -149,19 +148,16 @@ impl Driver {
             (state.recv.window() as u64, state.priority)
         };
         let Side::Client(client) = &mut self.side else { return };
-        let mut request = client.make.make(Endpoint::Channel, window);
+        let mut request = client.make.channel(window);
         headers::describe(request.headers_mut(), &channel.label, priority);
         self.send_request(request, Kind::Channel(channel));
     }
 
     fn request_slot(&mut self, token: Option<u64>) {
-        let early = u64::from(self.shared.limits.early);
         let Side::Client(client) = &mut self.side else { return };
-        let endpoint = if token.is_some() { Endpoint::Channel } else { Endpoint::Park };
-        let mut request = client.make.make(endpoint, early);
-        match token {
-            Some(token) => headers::set_token(request.headers_mut(), token),
-            None => client.parked += 1,
+        let request = client.make.slot(token);
+        if token.is_none() {
+            client.parked += 1;
         }
         let key = self.send_request(request, Kind::Park);
         if token.is_some()
@@ -242,13 +238,12 @@ impl Driver {
         };
         match &wire.kind {
             Kind::Control if accepted => {
-                self.established = true;
-                self.shared.establish(headers::credit(&head.headers).unwrap_or(super::UNTOLD_CREDIT));
+                self.establish(&head.headers);
             }
             Kind::Control => self.fail(refusal(), false),
             Kind::Channel(channel) if accepted => {
                 let mut state = channel.lock();
-                state.send.raise_credit(headers::credit(&head.headers).unwrap_or(0));
+                state.send.raise_credit(headers::credit(&head.headers, self.usual_credit));
                 state.opened = true;
                 let waker = state.send_waker.take();
                 drop(state);
@@ -315,7 +310,7 @@ impl Driver {
         let held = shared.budget.reserve(if raw { u64::from(shared.limits.stream_window()) } else { window });
         let held = held.ok_or(codes::LIMIT)?;
         let granted = if matches!(self.side, Side::Client(_)) { u64::from(shared.limits.early) } else { window };
-        let credit = if raw { u64::MAX } else { headers::credit(fields).unwrap_or(0) };
+        let credit = if raw { u64::MAX } else { headers::credit(fields, self.usual_credit) };
         let priority = headers::priority(fields);
         let origins = Origins { initiator: Initiator::Peer, label, priority, raw, opened: true };
         Ok(Channel::new(origins, credit, granted, held, shared.limits.send_buffer, &shared.counters))

@@ -101,7 +101,11 @@ impl Driver {
         let over = |wire: &Wire| match &wire.kind {
             Kind::Channel(channel) => {
                 let over = channel.lock().is_over();
-                over && wire.link.is_flushed()
+                if over && !wire.link.is_flushed() {
+                    wire.link.await_transport(true);
+                    return wire.link.is_flushed();
+                }
+                over
             }
             _ => true,
         };

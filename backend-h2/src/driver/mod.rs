@@ -15,7 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::channel::Channel;
-use crate::headers::Requests;
+use crate::headers::{self, Answers, Requests};
 use crate::io::Io;
 use crate::ready::Link;
 use crate::record::Outgoing;
@@ -47,6 +47,8 @@ const UNTOLD_CREDIT: u64 = 64 * 1024;
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     conn: Conn,
+    /// What the connection wakes: the driver, unless it is its turn.
+    conn_waker: Waker,
     side: Side,
     /// Streams by the key of their links. An entry is empty while it is looked at.
     wires: Slab<Option<Box<Wire>>>,
@@ -56,6 +58,8 @@ pub(crate) struct Driver {
     look_at_control: bool,
     /// The control stream is answered.
     established: bool,
+    /// What a channel may send when the peer's HEADERS for it do not say.
+    usual_credit: u64,
     /// No new channels, either way: said to the peer.
     draining: bool,
     /// We have begun the polite end and turned the channels to it.
@@ -83,6 +87,7 @@ pub(crate) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
     due: Option<Instant>,
     keys: Vec<usize>,
+    requests: Vec<wire::Incoming>,
     /// Held as long as the transport.
     guard: Option<Box<dyn Send>>,
 }
@@ -126,13 +131,15 @@ impl Driver {
         give: Box<dyn FnOnce(Session) + Send>,
         guard: Box<dyn Send>,
     ) -> Self {
-        let side = Side::Server(Box::new(Server::new(prefix, sessions, make, give)));
+        let answers = Answers::new(shared.limits.credits());
+        let side = Side::Server(Box::new(Server::new(prefix, answers, sessions, make, give)));
         Self::new(shared, Conn::Server(conn), side, Some(guard))
     }
 
     fn new(shared: Arc<Shared>, conn: Conn, side: Side, guard: Option<Box<dyn Send>>) -> Self {
         let now = Instant::now();
         Self {
+            conn_waker: Waker::from(Arc::clone(&shared.ready)),
             shared,
             conn,
             side,
@@ -141,6 +148,7 @@ impl Driver {
             control: BytesMut::new(),
             look_at_control: false,
             established: false,
+            usual_credit: 0,
             draining: false,
             closing: false,
             close_said: false,
@@ -159,8 +167,17 @@ impl Driver {
             timer: None,
             due: None,
             keys: Vec::new(),
+            requests: Vec::new(),
             guard,
         }
+    }
+
+    /// The peer's side of the control stream is there.
+    fn establish(&mut self, fields: &http::HeaderMap) {
+        let credits = headers::credits(fields, UNTOLD_CREDIT);
+        self.established = true;
+        self.usual_credit = credits.window;
+        self.shared.establish(credits.early);
     }
 
     /// An entry for a stream, linked to its channel.
@@ -236,16 +253,25 @@ impl Driver {
         self.shared.ready.has_work() || self.look_at_control
     }
 
-    /// Reads and writes the connection, and answers requests.
+    /// Reads and writes the connection, then answers the requests that came: h2 writes before it hands out each of them,
+    /// so that answers given in between would be written one by one.
     fn drive(&mut self, cx: &mut Context<'_>) {
+        let mut requests = std::mem::take(&mut self.requests);
+        self.drive_into(&mut requests, cx);
+        for request in requests.drain(..) {
+            if !self.is_ending() {
+                self.on_request(request);
+            }
+        }
+        self.requests = requests;
+    }
+
+    fn drive_into(&mut self, requests: &mut Vec<wire::Incoming>, cx: &mut Context<'_>) {
+        self.shared.ready.begin_conn();
         while !matches!(self.conn, Conn::Gone) {
             match self.conn.poll(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Driven::Request(request)) => {
-                    if !self.is_ending() {
-                        self.on_request(*request);
-                    }
-                }
+                Poll::Ready(Driven::Request(request)) => requests.push(request),
                 Poll::Ready(Driven::Ended(error)) => {
                     let cause = self.why_ended(error);
                     self.conn_lost = Some(cause.clone());
@@ -282,9 +308,11 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         this.shared.ready.begin_turn(cx.waker());
+        let conn_waker = this.conn_waker.clone();
+        let mut conn_cx = Context::from_waker(&conn_waker);
         let mut more = true;
         for round in 0..ROUNDS {
-            more = this.round(cx, round == 0);
+            more = this.round(&mut conn_cx, round == 0);
             if !more {
                 break;
             }

@@ -44,9 +44,7 @@ impl Driver {
                         receive_raw(channel, bytes);
                         continue;
                     }
-                    // On arrival: a stream that nobody reads must not use up HTTP/2's windows. A stream that failed
-                    // meanwhile has none.
-                    let _ = recv.flow_control().release_capacity(bytes.len());
+                    wire.unreturned += bytes.len();
                     self.receive(wire, channel, bytes)?;
                 }
                 Poll::Ready(Some(Err(error))) => return Ok(Look::Lost(self.lost(channel, &error))),
@@ -105,10 +103,14 @@ impl Driver {
             wake_send = true;
         }
         state.recv_budget();
+        let promised = state.recv.promised();
         let recv_waker = if wake_recv { state.recv_waker.take() } else { None };
         let send_waker = if wake_send { state.send_waker.take() } else { None };
         channel.note_over(&mut state);
         drop(state);
+        if wire.unreturned as u64 + promised > self.shared.limits.unreturned {
+            wire.return_window();
+        }
         wake(recv_waker);
         wake(send_waker);
         Ok(())
@@ -156,6 +158,12 @@ impl Driver {
     pub(super) fn look(&mut self, key: usize, cx: &mut Context<'_>) {
         let Some(mut wire) = self.wires.get_mut(key).and_then(Option::take) else { return };
         wire.link.begin();
+        if wire.is_done() && matches!(wire.kind, Kind::Channel(_)) {
+            if let Kind::Channel(channel) = &wire.kind {
+                super::write::settle(channel);
+            }
+            return self.drop_wire(key);
+        }
         if wire.response.is_some() {
             self.read_response(&mut wire, cx);
         }
@@ -177,6 +185,9 @@ impl Driver {
             self.drop_wire(key);
             return;
         }
+        if !matches!(wire.kind, Kind::Channel(_)) && !wire.link.is_flushed() {
+            wire.link.await_transport(true);
+        }
         if let (Kind::Channel(channel), Some(cause)) = (&wire.kind, self.cause()) {
             // The session may have failed during this very look.
             channel.fail(&cause);
@@ -197,27 +208,23 @@ impl Driver {
                 return true;
             }
         }
-        if channel.lock().cause.is_some() {
+        let (failed, given_up) = {
+            let state = channel.lock();
+            let reset = matches!(state.recv.state, RecvState::Reset(_));
+            (state.cause.is_some(), reset && matches!(state.send.state, SendState::Stopped { .. }))
+        };
+        if failed {
             // Refused: what was opened for nothing ends here.
             wire.end();
             wire.kind = Kind::Ending;
             self.wind_down(wire);
             return !self.read_ending(wire);
         }
-        let given_up = {
-            let state = channel.lock();
-            matches!(state.recv.state, RecvState::Reset(_)) && matches!(state.send.state, SendState::Stopped { .. })
-        };
         if given_up {
             self.shared.withdraw(channel);
         }
-        super::write::pump(wire, channel, self.shared.limits.record);
-        let over = {
-            let mut state = channel.lock();
-            channel.note_over(&mut state);
-            state.is_over()
-        };
-        if over && wire.until.is_none() {
+        let over = super::write::pump(wire, channel, self.shared.limits.record);
+        if over && wire.until.is_none() && !wire.recv_ended {
             self.wind_down(wire);
         }
         if channel.raw && over && wire.recv.is_none() && wire.send.is_none() {

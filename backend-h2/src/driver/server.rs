@@ -11,9 +11,9 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use mux_api::{Session, codes};
 
 use super::wire::{Incoming, Kind};
-use super::{Driver, Side, UNTOLD_CREDIT};
+use super::{Driver, Side};
 use crate::error;
-use crate::headers::{self, Endpoint, SessionId};
+use crate::headers::{self, Answers, Endpoint, SessionId};
 use crate::limits::Limits;
 use crate::record::{Outgoing, encode_pool, kind};
 
@@ -37,6 +37,7 @@ pub(crate) type Offer = Box<dyn Fn(bool) -> Session + Send>;
 
 pub(super) struct Server {
     prefix: String,
+    answers: Answers,
     sessions: Arc<Sessions>,
     bound: Bound,
     /// Makes the session.
@@ -69,12 +70,14 @@ struct Slot {
 impl Server {
     pub(super) fn new(
         prefix: String,
+        answers: Answers,
         sessions: Arc<Sessions>,
         make: Offer,
         give: Box<dyn FnOnce(Session) + Send>,
     ) -> Self {
         Self {
             prefix,
+            answers,
             sessions,
             bound: Bound::Nobody,
             make,
@@ -164,16 +167,14 @@ impl Driver {
             return reject(respond, StatusCode::CONFLICT, text.to_owned());
         }
         server.bound = Bound::Session(id);
-        let early = u64::from(self.shared.limits.early);
-        let Ok(send) = respond.send_response(headers::accepted(early), false) else { return };
+        let Ok(send) = respond.send_response(server.answers.control(), false) else { return };
         let key = self.new_wire(Kind::Control);
         self.control_key = Some(key);
         if let Some(wire) = self.wires[key].as_mut() {
             (wire.send, wire.recv) = (Some(send), Some(body));
             wire.link.poke();
         }
-        self.established = true;
-        self.shared.establish(headers::credit(fields).unwrap_or(UNTOLD_CREDIT));
+        self.establish(fields);
         let Side::Server(server) = &mut self.side else { return };
         server.offer(true);
     }
@@ -183,7 +184,8 @@ impl Driver {
         match self.incoming(fields, false) {
             Ok(channel) => {
                 let window = channel.lock().recv.window() as u64;
-                let sent = respond.send_response(headers::accepted(window), false);
+                let Side::Server(server) = &self.side else { return };
+                let sent = respond.send_response(server.answers.channel(window), false);
                 self.start_channel(channel, sent, body);
             }
             Err(code) => {
@@ -306,7 +308,8 @@ impl Driver {
             let state = channel.lock();
             (state.recv.window() as u64, state.priority)
         };
-        let mut response = headers::accepted(window);
+        let Side::Server(server) = &self.side else { return };
+        let mut response = server.answers.channel(window);
         headers::describe(response.headers_mut(), &channel.label, priority);
         match slot.respond.send_response(response, false) {
             Ok(send) => {

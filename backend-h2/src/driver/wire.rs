@@ -40,6 +40,8 @@ pub(super) struct Wire {
     pub(super) send: Option<SendStream<Outgoing>>,
     pub(super) recv: Option<RecvStream>,
     pub(super) parser: Parser,
+    /// Bytes received whose HTTP/2 window was not returned yet.
+    pub(super) unreturned: usize,
     /// We have said END_STREAM; the peer has.
     pub(super) send_ended: bool,
     pub(super) recv_ended: bool,
@@ -61,6 +63,7 @@ impl Wire {
             send: None,
             recv: None,
             parser: Parser::default(),
+            unreturned: 0,
             send_ended: false,
             recv_ended: false,
             asked: false,
@@ -75,6 +78,15 @@ impl Wire {
         self.busy = true;
         self.send_ended |= end;
         send.send_data(frame, end).is_ok()
+    }
+
+    /// Returns HTTP/2's window for everything that was received.
+    pub(super) fn return_window(&mut self) {
+        let bytes = std::mem::take(&mut self.unreturned);
+        if let Some(recv) = self.recv.as_mut().filter(|_| bytes > 0) {
+            // A stream that failed meanwhile has none.
+            let _ = recv.flow_control().release_capacity(bytes);
+        }
     }
 
     /// Ends our direction of the stream, if it has not ended.
@@ -102,7 +114,7 @@ pub(super) enum Conn {
 /// What driving the connection gave.
 pub(super) enum Driven {
     /// A request came.
-    Request(Box<Incoming>),
+    Request(Incoming),
     /// The connection has ended.
     Ended(Option<h2::Error>),
 }
@@ -113,7 +125,7 @@ impl Conn {
         match self {
             Self::Client(conn) => Pin::new(conn).poll(cx).map(|ended| Driven::Ended(ended.err())),
             Self::Server(conn) => conn.poll_accept(cx).map(|next| match next {
-                Some(Ok(request)) => Driven::Request(Box::new(request)),
+                Some(Ok(request)) => Driven::Request(request),
                 Some(Err(error)) => Driven::Ended(Some(error)),
                 None => Driven::Ended(None),
             }),

@@ -18,18 +18,25 @@ use crate::session::wake;
 /// Room that control records and the header of a data record take beside its body, at most.
 const OVERHEAD: usize = 3 * 14 + HEADER;
 
-/// Sends what the channel has to say, as far as it goes, and wakes its writer.
-pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
-    if channel.raw {
+/// Sends what the channel has to say, as far as it goes, and wakes its writer. `true` once the channel is over.
+pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, record: usize) -> bool {
+    let mut sending = !wire.link.is_flushed();
+    let blocked = if channel.raw {
         pump_raw(wire, channel, record);
+        true
     } else {
-        pump_records(wire, channel, record);
+        pump_records(wire, channel, record, &mut sending)
+    };
+    let (writer, over) = settle(channel);
+    if blocked || writer || (over && wire.recv_ended) {
+        wire.link.await_transport(sending);
     }
-    wake_writer(channel);
+    over
 }
 
-fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
-    let mut reserved = false;
+/// `true` when more can be said once the transport has taken what it has.
+fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize, sending: &mut bool) -> bool {
+    let (mut reserved, mut blocked) = (false, false);
     while !wire.send_ended && wire.send.is_some() {
         let mut state = channel.lock();
         let mut frame = Outgoing::new();
@@ -37,12 +44,14 @@ fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
             frame.control(kind::STOP, code);
         }
         let mut credit = false;
-        if !wire.link.is_credit_in_flight()
-            && let Some(offset) = state.recv.due_credit()
-        {
-            frame.control(kind::CREDIT, offset);
-            state.recv.granted(offset);
-            credit = true;
+        if let Some(offset) = state.recv.due_credit() {
+            if wire.link.is_credit_in_flight() {
+                blocked = true;
+            } else {
+                frame.control(kind::CREDIT, offset);
+                state.recv.granted(offset);
+                credit = true;
+            }
         }
         let body = next_body(wire, &mut state, record, OVERHEAD, &mut reserved);
         let len = body.len();
@@ -60,17 +69,28 @@ fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
         }
         // Once neither side has anything to say, the stream may end; the peer may be waiting for just that.
         let end = state.send.is_over() && state.recv.peer_ended;
+        let more = state.send.next_len(record) > 0;
         if frame.remaining() == 0 && !end {
+            blocked |= more;
             break;
         }
         let permit = wire.link.permit(len, credit);
+        *sending = true;
         drop(state);
+        if credit {
+            // Together with the credit, so that both travel at once.
+            wire.return_window();
+        }
         channel.counters.bytes_out.fetch_add(frame.remaining() as u64, Ordering::Relaxed);
         if !wire.say(frame.with_permit(permit), end) {
             wire.send = None;
         }
+        if !more {
+            break;
+        }
     }
     release_reserve(wire, reserved);
+    blocked
 }
 
 fn pump_raw(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
@@ -158,17 +178,22 @@ fn release_reserve(wire: &mut Wire, reserved: bool) {
     }
 }
 
-/// Wakes the writer if it finds what it waits for.
-fn wake_writer(channel: &Arc<Channel>) {
+/// Wakes the writer if it finds what it waits for, and takes a channel that is over off the counters. Returns whether a
+/// writer goes on waiting, and whether the channel is over.
+pub(super) fn settle(channel: &Arc<Channel>) -> (bool, bool) {
     let mut state = channel.lock();
+    channel.note_over(&mut state);
+    let over = state.is_over();
     if state.send_waker.is_none() {
-        return;
+        return (false, over);
     }
     let room = channel.send_limit.saturating_sub(channel.unsent(&state));
-    let over = !matches!(state.send.state, SendState::Open | SendState::Finishing);
-    if over || state.cause.is_some() || room >= state.send_need {
+    let ended = !matches!(state.send.state, SendState::Open | SendState::Finishing);
+    if ended || state.cause.is_some() || room >= state.send_need {
         let waker = state.send_waker.take();
         drop(state);
         wake(waker);
+        return (false, over);
     }
+    (true, over)
 }
