@@ -173,9 +173,9 @@ async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) ->
     let io = if place.tls {
         let (stream, tls) = tls::connect(joined, &place.transport, config).await?;
         info.tls = Some(tls);
-        Io::new(stream, &shared.fault)
+        Io::client(stream, &shared.fault)
     } else {
-        Io::new(joined, &shared.fault)
+        Io::client(joined, &shared.fault)
     };
     let doing = |error: Error| error.context(format!("connecting to {url}"));
     let shaken = client_settings(&shared.limits).handshake::<_, Outgoing>(io).await;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use mux_api::Error;
+use mux_api::{Error, ErrorKind, Origin};
 use mux_transport::{ByteStream, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -62,17 +62,51 @@ impl AsyncWrite for Joined {
 /// TLS found wrong.
 pub(crate) type Fault = Arc<OnceLock<Error>>;
 
+/// How a server's HTTP/2 begins: the header of a SETTINGS frame.
+const GREETING: usize = 9;
+
 /// What h2 runs on.
 pub(crate) struct Io {
     stream: Box<dyn Duplex>,
+    /// The first bytes of a server, until there are enough to tell whether it speaks HTTP/2. h2 would call whatever else
+    /// comes a frame of a wrong size.
+    greeting: Option<Vec<u8>>,
     /// Our direction has ended.
     shut: bool,
     fault: Fault,
 }
 
 impl Io {
-    pub(crate) fn new(stream: impl Duplex + 'static, fault: &Fault) -> Self {
-        Self { stream: Box::new(stream), shut: false, fault: Arc::clone(fault) }
+    /// The accepting end; h2 itself knows what a client begins with.
+    pub(crate) fn server(stream: impl Duplex + 'static, fault: &Fault) -> Self {
+        Self { stream: Box::new(stream), greeting: None, shut: false, fault: Arc::clone(fault) }
+    }
+
+    /// The dialing end.
+    pub(crate) fn client(stream: impl Duplex + 'static, fault: &Fault) -> Self {
+        Self { greeting: Some(Vec::new()), ..Self::server(stream, fault) }
+    }
+
+    /// Looks at the first bytes of a server; nothing read is its end.
+    fn greet(&mut self, read: &[u8]) -> io::Result<()> {
+        let Some(seen) = &mut self.greeting else { return Ok(()) };
+        seen.extend_from_slice(&read[..read.len().min(GREETING - seen.len())]);
+        // Length below 2^16, type SETTINGS, no flags, stream 0.
+        let fits = |(at, byte): (usize, &u8)| matches!(at, 1 | 2) || *byte == if at == 3 { 4 } else { 0 };
+        let text = if !seen.iter().enumerate().all(fits) {
+            let quoted = String::from_utf8_lossy(seen).escape_debug().to_string();
+            format!("the listener does not speak HTTP/2: its first bytes are \"{quoted}\"; does the URL name its scheme?")
+        } else if read.is_empty() {
+            "the listener ended the connection before it said anything; does the URL name its scheme?".to_owned()
+        } else {
+            if seen.len() == GREETING {
+                self.greeting = None;
+            }
+            return Ok(());
+        };
+        let kind = if read.is_empty() { ErrorKind::Closed } else { ErrorKind::Protocol };
+        self.fault.get_or_init(|| Error::new(kind, Origin::Peer, text.clone()));
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -86,7 +120,11 @@ impl Io {
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut *self.stream).poll_read(cx, buf);
+        if self.greeting.is_some() && matches!(polled, Poll::Ready(Ok(()))) {
+            self.greet(&buf.filled()[before..])?;
+        }
         self.note(polled)
     }
 }

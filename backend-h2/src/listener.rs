@@ -88,9 +88,9 @@ async fn serve(
         Some(config) => {
             let (stream, tls) = tls::accept(joined, Arc::clone(config)).await?;
             info.tls = Some(tls);
-            Io::new(stream, &shared.fault)
+            Io::server(stream, &shared.fault)
         }
-        None => Io::new(joined, &shared.fault),
+        None => Io::server(joined, &shared.fault),
     };
     let conn = server_settings(&shared.limits)
         .handshake::<_, Outgoing>(io)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{dial, listen, within};
+use common::{SCHEMES, dial, ends, listen, within};
 use h2::client::SendRequest;
 use http::{HeaderValue, Request, StatusCode};
 use mux_api::{Config, ErrorKind, Listener, Origin, Session};
@@ -52,14 +52,20 @@ async fn cutting_relay(target: SocketAddr, after: usize, abruptly: bool) -> Sock
 }
 
 fn address(listener: &Listener) -> SocketAddr {
-    listener.url().strip_prefix("h2c://").expect("scheme").parse().expect("an address")
+    listener.url().split_once("://").expect("scheme").1.parse().expect("an address")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_cut_at_any_point_is_never_a_clean_end() {
+    for scheme in SCHEMES {
+        cut_at_any_point(scheme).await;
+    }
+}
+
+async fn cut_at_any_point(scheme: &str) {
     const LEN: usize = 400_000;
-    let config = Config::default();
-    let listener = listen("h2c://127.0.0.1:0", &config).await.expect("listens");
+    let (listening, dialing) = ends(scheme, &Config::default());
+    let listener = listen(&format!("{scheme}://127.0.0.1:0"), &listening).await.expect("listens");
     let target = address(&listener);
     let serving = tokio::spawn(async move {
         loop {
@@ -79,7 +85,7 @@ async fn a_connection_cut_at_any_point_is_never_a_clean_end() {
         let after = (state >> 33) as usize % (LEN + 2_000) + 1;
         let relay = cutting_relay(target, after, round % 2 == 0).await;
         within(async {
-            let session = match dial(&format!("h2c://{relay}"), &config).await {
+            let session = match dial(&format!("{scheme}://{relay}"), &dialing).await {
                 Ok(session) => session,
                 Err(error) => {
                     assert_ne!(error.kind(), ErrorKind::TimedOut, "{error:?}");
@@ -320,15 +326,23 @@ async fn a_server_that_is_none_of_ours_is_told_apart() {
     // Something that speaks another protocol, something that closes at once, nobody.
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = tcp.local_addr().expect("address");
+    let others: [&[u8]; 3] = [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", &[100, 255, 255, 255, 255], b""];
     tokio::spawn(async move {
-        let (mut one, _) = tcp.accept().await.expect("accepts");
-        one.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.expect("writes");
-        let (two, _) = tcp.accept().await.expect("accepts");
-        drop((one, two));
+        for said in others {
+            let (mut one, _) = tcp.accept().await.expect("accepts");
+            one.write_all(said).await.expect("writes");
+            let mut rest = Vec::new();
+            // As a server that waits for more, except for the last.
+            if !said.is_empty() {
+                let _ = one.read_to_end(&mut rest).await;
+            }
+        }
     });
-    let error = within(dial(&format!("h2c://{address}"), &config)).await.expect_err("not HTTP/2");
-    assert_ne!(error.kind(), ErrorKind::TimedOut, "{error:?}");
-    within(dial(&format!("h2c://{address}"), &config)).await.expect_err("closed");
+    for (said, kind) in others.into_iter().zip([ErrorKind::Protocol, ErrorKind::Protocol, ErrorKind::Closed]) {
+        let error = within(dial(&format!("h2c://{address}"), &config)).await.expect_err("not HTTP/2");
+        assert_eq!((error.kind(), error.origin()), (kind, Origin::Peer), "{said:?}: {error:?}");
+        assert!(error.message().contains("scheme"), "{error}");
+    }
     let error = within(dial("h2c://127.0.0.1:1", &config)).await.expect_err("nobody");
     assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Refused, true));
 }

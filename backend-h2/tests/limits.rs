@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{idle, pair, within};
+use common::{SCHEMES, idle, pair, pair_over, within};
 use mux_api::{Config, ErrorKind, OpenOptions, Session};
 
 fn many() -> Config {
@@ -49,17 +49,25 @@ async fn echo_many(opener: &Session, acceptor: &Session, count: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_channels_from_each_side_leave_nothing() {
-    let (client, server, _listener) = pair(&many()).await;
-    within(echo_many(&client, &server, 2_000)).await;
-    idle([&client, &server]).await;
-    within(echo_many(&server, &client, 2_000)).await;
-    idle([&client, &server]).await;
+    for scheme in SCHEMES {
+        let (client, server, _listener) = pair_over(scheme, &many()).await;
+        within(echo_many(&client, &server, 2_000)).await;
+        idle([&client, &server]).await;
+        within(echo_many(&server, &client, 2_000)).await;
+        idle([&client, &server]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_unread_channels_leave_another_moving() {
-    let (client, server, _listener) = pair(&many()).await;
-    for (opener, acceptor) in [(&client, &server), (&server, &client)] {
+    for scheme in SCHEMES {
+        let (client, server, _listener) = pair_over(scheme, &many()).await;
+        unread_channels_leave_another_moving(&client, &server).await;
+    }
+}
+
+async fn unread_channels_leave_another_moving(client: &Session, server: &Session) {
+    for (opener, acceptor) in [(client, server), (server, client)] {
         within(async {
             let (mut near, mut far) = (Vec::new(), Vec::new());
             for _ in 0..200 {
@@ -88,7 +96,7 @@ async fn two_hundred_unread_channels_leave_another_moving() {
             assert!(acceptor.stats().budget_used <= 256 << 20);
         })
         .await;
-        idle([&client, &server]).await;
+        idle([client, server]).await;
     }
 }
 

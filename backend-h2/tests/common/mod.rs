@@ -6,6 +6,7 @@ use std::time::Duration;
 use backend_h2::H2Backend;
 use mux_api::backend::Backend;
 use mux_api::{Config, Listener, Result, Session, Url};
+use mux_transport::tls::self_signed;
 
 pub(crate) async fn listen(url: &str, config: &Config) -> Result<Listener> {
     let url = Url::parse(url)?;
@@ -17,11 +18,30 @@ pub(crate) async fn dial(url: &str, config: &Config) -> Result<Session> {
     H2Backend.dial(&url, &config.with_url(&url, H2Backend.options(), true)?).await
 }
 
-pub(crate) async fn pair(config: &Config) -> (Session, Session, Listener) {
-    let listener = listen("h2c://127.0.0.1:0", config).await.expect("listens");
-    let dialed = dial(listener.url(), config);
+/// Where the tests that concern the connection run.
+pub(crate) const SCHEMES: [&str; 2] = ["h2c", "h2"];
+
+/// What the listening and the dialing end of this scheme need beside `config`.
+pub(crate) fn ends(scheme: &str, config: &Config) -> (Config, Config) {
+    let (mut listening, mut dialing) = (config.clone(), config.clone());
+    if scheme == "h2" {
+        let made = self_signed(&["localhost"]).expect("makes");
+        listening.tls.identity_pem = Some((made.cert_pem.into_bytes(), made.key_pem.into_bytes()));
+        dialing.tls.pins = vec![made.pin];
+    }
+    (listening, dialing)
+}
+
+pub(crate) async fn pair_over(scheme: &str, config: &Config) -> (Session, Session, Listener) {
+    let (listening, dialing) = ends(scheme, config);
+    let listener = listen(&format!("{scheme}://127.0.0.1:0"), &listening).await.expect("listens");
+    let dialed = dial(listener.url(), &dialing);
     let (client, server) = tokio::join!(dialed, listener.accept());
     (client.expect("dials"), server.expect("accepts"), listener)
+}
+
+pub(crate) async fn pair(config: &Config) -> (Session, Session, Listener) {
+    pair_over("h2c", config).await
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {

@@ -108,8 +108,9 @@ static void *serve_channel(void *arg) {
       snprintf(text, sizeof text, n < 0 ? "failed" : "end");
     answer(ch, text);
   } else if (!strncmp(label, "stop:", 5)) {
-    must("stop", mux_stop(ch, strtoull(label + 5, NULL, 10)));
+    // In this order: a peer that sees the stop may end the channel before anything else is said here.
     must("finish", mux_finish(ch));
+    must("stop", mux_stop(ch, strtoull(label + 5, NULL, 10)));
   } else if (!strcmp(label, "seestop")) {
     uint64_t code = write_until_failure(ch) == MUX_ESTOPPED ? code_of(ch) : 99;
     must("stop", mux_stop(ch, code));

@@ -60,8 +60,9 @@ def serve_channel(channel):
                 answer = f"reset {error.code}"
             channel.sendall(answer.encode(), finish=True)
         elif what == b"stop":
-            channel.stop(int(code))
+            # In this order: a peer that sees the stop may end the channel before anything else is said here.
             channel.finish()
+            channel.stop(int(code))
         elif label == b"seestop":
             try:
                 write_until_failure(channel)
