@@ -95,7 +95,9 @@ impl Io {
         let fits = |(at, byte): (usize, &u8)| matches!(at, 1 | 2) || *byte == if at == 3 { 4 } else { 0 };
         let text = if !seen.iter().enumerate().all(fits) {
             let quoted = String::from_utf8_lossy(seen).escape_debug().to_string();
-            format!("the listener does not speak HTTP/2: its first bytes are \"{quoted}\"; does the URL name its scheme?")
+            format!(
+                "the listener does not speak HTTP/2: its first bytes are \"{quoted}\"; does the URL name its scheme?"
+            )
         } else if read.is_empty() {
             "the listener ended the connection before it said anything; does the URL name its scheme?".to_owned()
         } else {

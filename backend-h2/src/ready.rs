@@ -23,7 +23,8 @@ struct Inner {
 
 impl Ready {
     pub(crate) fn new() -> Arc<Self> {
-        let inner = Inner { keys: Vec::new(), session: false, conn: false, in_turn: false, driver: Waker::noop().clone() };
+        let inner =
+            Inner { keys: Vec::new(), session: false, conn: false, in_turn: false, driver: Waker::noop().clone() };
         Arc::new(Self { inner: Mutex::new(inner) })
     }
 

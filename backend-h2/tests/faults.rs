@@ -326,7 +326,8 @@ async fn a_server_that_is_none_of_ours_is_told_apart() {
     // Something that speaks another protocol, something that closes at once, nobody.
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = tcp.local_addr().expect("address");
-    let others: [&[u8]; 3] = [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", &[100, 255, 255, 255, 255], b""];
+    let others: [&[u8]; 3] =
+        [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", &[100, 255, 255, 255, 255], b""];
     tokio::spawn(async move {
         for said in others {
             let (mut one, _) = tcp.accept().await.expect("accepts");
