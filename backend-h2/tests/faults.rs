@@ -333,10 +333,10 @@ async fn a_server_that_is_none_of_ours_is_told_apart() {
             let (mut one, _) = tcp.accept().await.expect("accepts");
             one.write_all(said).await.expect("writes");
             let mut rest = Vec::new();
-            // As a server that waits for more, except for the last.
-            if !said.is_empty() {
-                let _ = one.read_to_end(&mut rest).await;
+            if said.is_empty() {
+                one.shutdown().await.expect("ends");
             }
+            let _ = one.read_to_end(&mut rest).await;
         }
     });
     for (said, kind) in others.into_iter().zip([ErrorKind::Protocol, ErrorKind::Protocol, ErrorKind::Closed]) {

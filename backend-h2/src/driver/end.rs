@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mux_api::{Error, ErrorKind, Origin, codes};
 
-use super::wire::{Conn, Driven, Kind, Wire};
+use super::wire::{Conn, Kind, Wire};
 use super::{Driver, Side};
 use crate::error;
 use crate::limits::Limits;
@@ -233,14 +233,14 @@ impl Driver {
                     self.conn.shut_down();
                     self.ending = Ending::ShuttingDown { until: now + Limits::LAST_WORDS };
                 }
-                Ending::ShuttingDown { until } => match self.conn.poll(cx) {
-                    Poll::Ready(Driven::Request(_)) => {}
+                // Requests that still come are dropped unanswered.
+                Ending::ShuttingDown { until } => match self.conn.poll(&mut Vec::new(), cx) {
                     Poll::Pending if now < until => {
                         self.due = None;
                         self.keep_time(now, cx);
                         return false;
                     }
-                    Poll::Pending | Poll::Ready(Driven::Ended(_)) => self.ending = Ending::Done,
+                    Poll::Pending | Poll::Ready(_) => self.ending = Ending::Done,
                 },
                 Ending::Done => {
                     self.release();

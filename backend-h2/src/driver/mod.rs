@@ -36,7 +36,7 @@ use client::Client;
 use end::Ending;
 use server::Server;
 pub(crate) use server::{Offer, Sessions};
-use wire::{Conn, Driven, Kind, Wire};
+use wire::{Conn, Kind, Wire};
 
 /// Rounds of a turn before other tasks get theirs.
 const ROUNDS: usize = 8;
@@ -256,31 +256,24 @@ impl Driver {
     /// Reads and writes the connection, then answers the requests that came: h2 writes before it hands out each of them,
     /// so that answers given in between would be written one by one.
     fn drive(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.conn, Conn::Gone) {
+            return;
+        }
+        self.shared.ready.begin_conn();
         let mut requests = std::mem::take(&mut self.requests);
-        self.drive_into(&mut requests, cx);
+        let polled = self.conn.poll(&mut requests, cx);
         for request in requests.drain(..) {
             if !self.is_ending() {
                 self.on_request(request);
             }
         }
         self.requests = requests;
-    }
-
-    fn drive_into(&mut self, requests: &mut Vec<wire::Incoming>, cx: &mut Context<'_>) {
-        self.shared.ready.begin_conn();
-        while !matches!(self.conn, Conn::Gone) {
-            match self.conn.poll(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Driven::Request(request)) => requests.push(request),
-                Poll::Ready(Driven::Ended(error)) => {
-                    let cause = self.why_ended(error);
-                    self.conn_lost = Some(cause.clone());
-                    // What arrived before the end is read before the end is told.
-                    self.read_all(cx);
-                    self.conn_ended(cause);
-                    return;
-                }
-            }
+        if let Poll::Ready(error) = polled {
+            let cause = self.why_ended(error);
+            self.conn_lost = Some(cause.clone());
+            // What arrived before the end is read before the end is told.
+            self.read_all(cx);
+            self.conn_ended(cause);
         }
     }
 

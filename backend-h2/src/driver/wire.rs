@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use h2::client::{self, ResponseFuture};
@@ -111,25 +111,19 @@ pub(super) enum Conn {
     Gone,
 }
 
-/// What driving the connection gave.
-pub(super) enum Driven {
-    /// A request came.
-    Request(Incoming),
-    /// The connection has ended.
-    Ended(Option<h2::Error>),
-}
-
 impl Conn {
-    /// Reads and writes; pending once there is nothing to do.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Driven> {
+    /// Reads and writes, and adds the requests that came; ready with why, once the connection has ended.
+    pub(super) fn poll(&mut self, requests: &mut Vec<Incoming>, cx: &mut Context<'_>) -> Poll<Option<h2::Error>> {
         match self {
-            Self::Client(conn) => Pin::new(conn).poll(cx).map(|ended| Driven::Ended(ended.err())),
-            Self::Server(conn) => conn.poll_accept(cx).map(|next| match next {
-                Some(Ok(request)) => Driven::Request(request),
-                Some(Err(error)) => Driven::Ended(Some(error)),
-                None => Driven::Ended(None),
-            }),
-            Self::Gone => Poll::Ready(Driven::Ended(None)),
+            Self::Client(conn) => Pin::new(conn).poll(cx).map(Result::err),
+            Self::Server(conn) => loop {
+                match ready!(conn.poll_accept(cx)) {
+                    Some(Ok(request)) => requests.push(request),
+                    Some(Err(error)) => return Poll::Ready(Some(error)),
+                    None => return Poll::Ready(None),
+                }
+            },
+            Self::Gone => Poll::Ready(None),
         }
     }
 
