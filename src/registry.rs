@@ -68,6 +68,18 @@ impl Registry {
         self.schemes().into_iter().find(|scheme| scheme.name == name).ok_or_else(|| self.unknown(name))
     }
 
+    /// The backend that serves the scheme of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Url`], with a list of what exists.
+    pub fn backend(&self, scheme: &str) -> Result<Arc<dyn Backend>> {
+        let serves = |backend: &&Arc<dyn Backend>| backend.schemes().iter().any(|known| known.name == scheme);
+        let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
+        let found = backends.iter().find(serves).cloned();
+        drop(backends);
+        found.ok_or_else(|| self.unknown(scheme))
+    }
+
     /// Connects to `url`.
     ///
     /// # Errors

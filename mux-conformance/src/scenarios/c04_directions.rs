@@ -1,0 +1,84 @@
+//! Clause 4: ordered bytes, half-close, an end that stays the end.
+
+use mux_api::{Capabilities, ErrorKind, WriteFlags};
+
+use crate::context::Cx;
+use crate::scenario::{Scenario, scenario};
+use crate::tools::{channel, read_end, read_exactly, read_whole, write_pattern};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    scenario!(4, "half-close", "After finish() the other direction goes on: 10 MiB come back behind a finished request.", half_close),
+    scenario!(4, "end-once-and-for-ever", "The end is seen after the last byte, and stays the end.", end_once_and_for_ever),
+    scenario!(4, "nothing-after-the-end", "After finish() writing and finishing again are errors, and nothing more is sent.", nothing_after_the_end),
+];
+
+const ANSWER: usize = 10 << 20;
+
+async fn half_close(cx: &Cx) {
+    cx.both_ways(
+        |_| (),
+        async |opener, acceptor| {
+            if !opener.capabilities().contains(Capabilities::HALF_CLOSE) {
+                cx.without(Capabilities::HALF_CLOSE, "finish() ends both directions");
+                return;
+            }
+            let (near, far) = cx.step("opening", channel(opener, acceptor)).await;
+            let ((mut request, mut answer), (mut send, mut recv)) = (near.split(), far.split());
+            request.write_all(b"GET").await.expect("writes");
+            request.finish().expect("finishes");
+            cx.step("the request", read_exactly(&mut recv, b"GET")).await;
+            cx.step("its end", read_end(&mut recv)).await;
+            cx.step("all of the request is known to be taken", request.ended()).await.expect("taken");
+            drop((request, recv));
+            let writing = cx.step("writing the answer", async {
+                write_pattern(&mut send, ANSWER).await.expect("writes");
+                send.finish().expect("finishes");
+            });
+            tokio::join!(writing, cx.step("reading the answer", read_whole(&mut answer, ANSWER)));
+        },
+    )
+    .await;
+}
+
+async fn end_once_and_for_ever(cx: &Cx) {
+    cx.both_ways(
+        |_| (),
+        async |opener, acceptor| {
+            for with_data in [false, true] {
+                let (mut near, mut far) = cx.step("opening", channel(opener, acceptor)).await;
+                if with_data {
+                    near.send_half().write_all_with(b"last", WriteFlags::FIN).await.expect("writes and ends");
+                    cx.step("the last bytes", read_exactly(far.recv_half(), b"last")).await;
+                } else {
+                    near.finish().expect("finishes");
+                }
+                for _ in 0..3 {
+                    cx.step("the end", read_end(far.recv_half())).await;
+                    assert!(far.recv_half().read_bytes(100).await.expect("stays the end").is_none());
+                }
+                near.close();
+                cx.step("the end stays when the channel is over", read_end(far.recv_half())).await;
+                far.close();
+            }
+        },
+    )
+    .await;
+}
+
+async fn nothing_after_the_end(cx: &Cx) {
+    cx.both_ways(
+        |_| (),
+        async |opener, acceptor| {
+            let (mut near, mut far) = cx.step("opening", channel(opener, acceptor)).await;
+            near.write_all(b"all").await.expect("writes");
+            near.finish().expect("finishes");
+            assert_eq!(near.finish().expect_err("twice").kind(), ErrorKind::Finished);
+            assert_eq!(near.write_all(b"more").await.expect_err("after the end").kind(), ErrorKind::Finished);
+            assert_eq!(near.write_all(b"more").await.expect_err("still").kind(), ErrorKind::Finished);
+            cx.step("what was written", read_exactly(far.recv_half(), b"all")).await;
+            cx.step("the end", read_end(far.recv_half())).await;
+            far.close();
+        },
+    )
+    .await;
+}

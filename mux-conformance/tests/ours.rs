@@ -1,0 +1,42 @@
+//! The suite on every backend and transport of the registry.
+
+#[path = "common/mod.rs"]
+mod subjects;
+
+use mux_conformance::Suite;
+
+fn examine(name: &str) {
+    let report = Suite::new(subjects::subject(name)).run();
+    assert!(report.passed(), "{report}");
+    println!("{report}");
+}
+
+macro_rules! examined {
+    ($($test:ident $name:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            examine($name);
+        })*
+
+        #[test]
+        fn every_scheme_of_the_registry_is_examined() {
+            assert_eq!(subjects::NAMES, [$($name),*]);
+            for scheme in libmux::registry().schemes() {
+                // `qmux` is short for `qmux+tcp`.
+                let name = if scheme.name == "qmux" { "qmux+tcp" } else { scheme.name };
+                assert!(subjects::NAMES.contains(&name), "{name} is not examined");
+            }
+        }
+    };
+}
+
+examined! {
+    qmux_tcp "qmux+tcp",
+    qmux_unix "qmux+unix",
+    qmux_pipe "qmux-pipe",
+    qmux_plain "qmux-plain",
+    quic "quic",
+    h2 "h2",
+    h2c "h2c",
+    h2c_unix "h2c+unix",
+}
