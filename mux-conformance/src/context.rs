@@ -104,6 +104,14 @@ impl Cx {
         future.await
     }
 
+    /// As [`step`](Self::step), but it fails alone when it takes more than ten seconds.
+    pub(crate) async fn soon<T>(&self, what: impl Into<String>, future: impl Future<Output = T>) -> T {
+        let what = what.into();
+        let _step = self.begin(what.clone());
+        let done = tokio::time::timeout(Duration::from_secs(10), future).await;
+        done.unwrap_or_else(|_| panic!("waits for ever: {what}"))
+    }
+
     /// As [`step`](Self::step), for tasks: the step goes on until what is returned is dropped.
     pub(crate) fn begin(&self, what: impl Into<String>) -> Step {
         self.steps.begin(what.into())

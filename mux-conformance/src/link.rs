@@ -114,10 +114,11 @@ impl Link {
             }
             Kind::Tcp | Kind::Udp => {
                 let (host, port) = parsed.host_port()?;
-                let target: SocketAddr =
-                    tokio::net::lookup_host((host, port)).await.map_err(fail)?.next().ok_or_else(|| {
-                        Error::url(format!("URL '{url}' has no address"))
-                    })?;
+                let target: SocketAddr = tokio::net::lookup_host((host, port))
+                    .await
+                    .map_err(fail)?
+                    .next()
+                    .ok_or_else(|| Error::url(format!("URL '{url}' has no address")))?;
                 let own = match kind {
                     Kind::Tcp => self.relay_tcp(target).await,
                     _ => self.relay_udp(target).await,

@@ -7,9 +7,24 @@ use crate::scenario::{Scenario, scenario};
 use crate::tools::{channel, read_end, read_exactly, read_whole, write_pattern};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    scenario!(4, "half-close", "After finish() the other direction goes on: 10 MiB come back behind a finished request.", half_close),
-    scenario!(4, "end-once-and-for-ever", "The end is seen after the last byte, and stays the end.", end_once_and_for_ever),
-    scenario!(4, "nothing-after-the-end", "After finish() writing and finishing again are errors, and nothing more is sent.", nothing_after_the_end),
+    scenario!(
+        4,
+        "half-close",
+        "After finish() the other direction goes on: 10 MiB come back behind a finished request.",
+        half_close
+    ),
+    scenario!(
+        4,
+        "end-once-and-for-ever",
+        "The end is seen after the last byte, and stays the end.",
+        end_once_and_for_ever
+    ),
+    scenario!(
+        4,
+        "nothing-after-the-end",
+        "After finish() writing and finishing again are errors, and nothing more is sent.",
+        nothing_after_the_end
+    ),
 ];
 
 const ANSWER: usize = 10 << 20;

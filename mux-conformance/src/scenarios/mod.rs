@@ -1,11 +1,15 @@
 //! The scenarios, one file for each group of clauses.
 
 mod c01_symmetry;
+mod c03_backlog;
 mod c04_directions;
+mod c05_codes;
 
 use crate::scenario::Scenario;
 
 /// Every scenario, in the order of the clauses.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
-    [c01_symmetry::SCENARIOS, c04_directions::SCENARIOS].into_iter().flatten()
+    [c01_symmetry::SCENARIOS, c03_backlog::SCENARIOS, c04_directions::SCENARIOS, c05_codes::SCENARIOS]
+        .into_iter()
+        .flatten()
 }

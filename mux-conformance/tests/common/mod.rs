@@ -1,7 +1,6 @@
 //! Every backend and transport of the registry, as the suite and the table of `docs/conformance.md` see them.
 #![allow(unreachable_pub, dead_code, reason = "shared by the tests and the example, each using its part")]
 
-
 use backend_qmux::Qmux;
 use libmux::{Config, Role, Session, SessionInfo};
 use mux_conformance::Subject;
@@ -9,6 +8,13 @@ use mux_transport::tls::self_signed;
 
 /// The names of the subjects, in the order of the table.
 pub const NAMES: &[&str] = &["qmux+tcp", "qmux+unix", "qmux-pipe", "qmux-plain", "quic", "h2", "h2c", "h2c+unix"];
+
+/// What is known to fail: subject, scenario, and why.
+pub const KNOWN: &[(&str, &str, &str)] = &[(
+    "quic",
+    "open-beyond-the-credit",
+    "quinn announces free places only when an eighth of them is free, so an open may wait although there is room",
+)];
 
 pub fn subject(name: &str) -> Subject {
     match name {
