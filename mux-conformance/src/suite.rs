@@ -66,7 +66,7 @@ impl Suite {
         self
     }
 
-    /// How long a scenario may take with one seed before it counts as hanging: 60 seconds unless said (15 minutes in a
+    /// How long a scenario may take with one seed before it counts as hanging: 2 minutes unless said (30 in a
     /// [`full`](Self::full) run).
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -134,7 +134,7 @@ impl Suite {
         if let Some(reason) = scenario.missing(&self.subject) {
             return Verdict { clause, name, seeds: 0, outcome: Outcome::NotRun { reason } };
         }
-        let deadline = self.deadline.unwrap_or(Duration::from_secs(if self.full { 900 } else { 60 }));
+        let deadline = self.deadline.unwrap_or(Duration::from_secs(if self.full { 1800 } else { 120 }));
         let (count, random) = match scenario.seeds {
             Seeds::None => (1, false),
             Seeds::Random { few, full } => (self.seeds.unwrap_or(if self.full { full } else { few }), true),
