@@ -116,14 +116,6 @@ impl Registry {
         self.backend(scheme)?.adopt(scheme, stream, role, config).await
     }
 
-    fn backend(&self, scheme: &str) -> Result<Arc<dyn Backend>> {
-        let serves = |backend: &&Arc<dyn Backend>| backend.schemes().iter().any(|known| known.name == scheme);
-        let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
-        let backend = backends.iter().find(serves).cloned();
-        drop(backends);
-        backend.ok_or_else(|| self.unknown(scheme))
-    }
-
     fn resolve(&self, text: &str, config: &Config) -> Result<(Arc<dyn Backend>, Url, Config)> {
         let url = Url::parse(text)?;
         let scheme = url.scheme();

@@ -10,17 +10,12 @@
 //!
 //! ```
 //! use std::sync::Arc;
+//! use mux_api::backend::Backend;
 //! use mux_conformance::{Subject, check};
 //!
-//! # use backend_qmux::QmuxBackend as YourBackend;
-//! # /*
-//! #[test]
-//! # */
-//! fn it_keeps_the_contract() {
-//! #   unsafe_free_filter();
-//!     check(Subject::backend(Arc::new(YourBackend), "qmux://127.0.0.1:0"));
+//! fn examine(backend: impl Backend) {
+//!     check(Subject::backend(Arc::new(backend), "yours://127.0.0.1:0"));
 //! }
-//! # fn unsafe_free_filter() {}
 //! ```
 //!
 //! `check` panics with the report when a scenario fails; [`Suite`] has more to choose from and returns the [`Report`].

@@ -124,3 +124,23 @@ pub(crate) fn assert_refused(error: &Error, code: u64) {
 pub(crate) fn assert_dropped(error: &Error) {
     assert_eq!((error.kind(), error.code()), (ErrorKind::Reset, Some(codes::DROPPED)), "{error:?}");
 }
+
+/// Polls `future` once and drops it: what cancelling it at its first wait comes to.
+pub(crate) async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        std::task::Poll::Ready(done) => std::task::Poll::Ready(Some(done)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+/// Writes until a write would wait; how much was taken.
+pub(crate) async fn fill(send: &mut SendHalf) -> Result<usize> {
+    let block = vec![7; 16 * 1024];
+    let mut total = 0;
+    while let Some(taken) = once(send.write(&block)).await {
+        total += taken?;
+    }
+    Ok(total)
+}

@@ -43,4 +43,5 @@ examined! {
     h2 "h2",
     h2c "h2c",
     h2c_unix "h2c+unix",
+    h2c_pipe "h2c-pipe",
 }

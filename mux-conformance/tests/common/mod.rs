@@ -1,13 +1,14 @@
 //! Every backend and transport of the registry, as the suite and the table of `docs/conformance.md` see them.
 #![allow(unreachable_pub, dead_code, reason = "shared by the tests and the example, each using its part")]
 
-use backend_qmux::Qmux;
-use libmux::{Config, Role, Session, SessionInfo};
+use libmux::Config;
+use libmux::backend::ByteStream;
 use mux_conformance::Subject;
 use mux_transport::tls::self_signed;
 
 /// The names of the subjects, in the order of the table.
-pub const NAMES: &[&str] = &["qmux+tcp", "qmux+unix", "qmux-pipe", "qmux-plain", "quic", "h2", "h2c", "h2c+unix"];
+pub const NAMES: &[&str] =
+    &["qmux+tcp", "qmux+unix", "qmux-pipe", "qmux-plain", "quic", "h2", "h2c", "h2c+unix", "h2c-pipe"];
 
 /// What is known to fail: subject, scenario, and why.
 pub const KNOWN: &[(&str, &str, &str)] = &[(
@@ -21,9 +22,10 @@ pub fn subject(name: &str) -> Subject {
         "qmux+tcp" => of("qmux+tcp://127.0.0.1:0"),
         "qmux+unix" => of(&format!("qmux+unix://{}", socket())),
         "qmux-plain" => of("qmux://127.0.0.1:0?ext=off").named("qmux-plain"),
-        "qmux-pipe" => Subject::streams("qmux-pipe", pipe_end),
+        "qmux-pipe" => piped("qmux-pipe", "qmux"),
         "quic" => secured("quic://127.0.0.1:0").over_udp(),
         "h2" => secured("h2://127.0.0.1:0"),
+        "h2c-pipe" => piped("h2c-pipe", "h2c"),
         "h2c" => of("h2c://127.0.0.1:0"),
         "h2c+unix" => of(&format!("h2c+unix://{}", socket())),
         other => panic!("no subject is called {other}"),
@@ -48,13 +50,10 @@ fn socket() -> String {
     std::env::temp_dir().join(format!("mux-conformance-{}-{{n}}.sock", std::process::id())).display().to_string()
 }
 
-async fn pipe_end(stream: tokio::io::DuplexStream, role: Role, config: Config) -> libmux::Result<Session> {
-    let (reader, writer) = tokio::io::split(stream);
-    let stream = mux_driver::Stream { reader: Box::new(reader), writer: Box::new(writer), guard: None };
-    let capabilities = |_| {
-        let schemes = libmux::registry().scheme("qmux").expect("is registered");
-        schemes.capabilities
-    };
-    let profile = mux_driver::Profile { wire: Qmux, extension: Some(true), capabilities };
-    mux_driver::establish(stream, profile, SessionInfo::new(role, "qmux-pipe"), &config).await
+/// A wire on pipes in memory.
+fn piped(name: &str, scheme: &'static str) -> Subject {
+    Subject::streams(name, move |stream, role, config| async move {
+        let (reader, writer) = tokio::io::split(stream);
+        libmux::adopt(scheme, ByteStream::new(reader, writer), role, &config).await
+    })
 }
