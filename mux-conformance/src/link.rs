@@ -42,7 +42,6 @@ struct State {
     capacity: usize,
     /// Bytes a second in each direction; 0: as fast as it goes.
     rate: AtomicU64,
-    carried: AtomicU64,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -50,8 +49,7 @@ impl Link {
     /// A link that holds `capacity` bytes in each direction (of what the kernel adds to sockets we are not master).
     pub(crate) fn new(capacity: usize) -> Self {
         let (mode, _) = watch::channel(Mode::Open);
-        let (rate, carried) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(State { mode, capacity, rate, carried, tasks: Mutex::default() }))
+        Self(Arc::new(State { mode, capacity, rate: AtomicU64::new(0), tasks: Mutex::default() }))
     }
 
     pub(crate) fn pause(&self) {
@@ -73,11 +71,6 @@ impl Link {
     /// Lets so many bytes a second pass in each direction; 0: as fast as it goes.
     pub(crate) fn throttle(&self, bytes_a_second: u64) {
         self.0.rate.store(bytes_a_second, Ordering::Relaxed);
-    }
-
-    /// Bytes that have passed, in both directions together.
-    pub(crate) fn carried(&self) -> u64 {
-        self.0.carried.load(Ordering::Relaxed)
     }
 
     /// Ends the relay's tasks.
@@ -227,7 +220,6 @@ impl Link {
     }
 
     async fn account(&self, len: usize) {
-        self.0.carried.fetch_add(len as u64, Ordering::Relaxed);
         let rate = self.0.rate.load(Ordering::Relaxed);
         if rate > 0 {
             tokio::time::sleep(Duration::from_micros(len as u64 * 1_000_000 / rate)).await;

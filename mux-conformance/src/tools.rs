@@ -1,7 +1,10 @@
 //! What scenarios have in common: data that shows every loss, and ends that are told apart.
 
+use std::time::Duration;
+
 use mux_api::{Capabilities, Channel, Error, ErrorKind, RecvHalf, Result, SendHalf, Session, codes};
 
+use crate::context::Cx;
 use crate::random::{pattern, patterned};
 
 /// Writes `len` bytes of the pattern, 50,000 at a time.
@@ -109,6 +112,18 @@ pub(crate) async fn answer(session: &Session, channel: &mut Channel) -> Result<(
     session.ping().await?;
     let mut probe = [0; 0];
     channel.send_half().write(&mut probe).await.map(|_| ())
+}
+
+/// Pings where the wire can; what is documented without it is that the call says so.
+pub(crate) async fn ping(cx: &Cx, what: &str, session: &Session) -> Option<Duration> {
+    match cx.step(what, session.ping()).await {
+        Ok(rtt) => Some(rtt),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{what}: {error:?}");
+            cx.note("no ping on this wire: ping() is Unsupported");
+            None
+        }
+    }
 }
 
 /// Asserts that `error` is a refusal which may be retried.

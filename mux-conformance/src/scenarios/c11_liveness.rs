@@ -6,7 +6,7 @@ use mux_api::{Config, ErrorKind, Origin};
 
 use crate::context::Cx;
 use crate::scenario::{Needs, Scenario, scenario};
-use crate::tools::{channel, read_failure, read_whole, write_failure, write_pattern};
+use crate::tools::{answer, channel, ping, read_failure, read_whole, write_failure, write_pattern};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -48,9 +48,10 @@ async fn ping_measures(cx: &Cx) {
     let mut unread = cx.step("opening", pair.client.open()).await.expect("opens");
     unread.write_all(b"nobody accepts").await.expect("writes");
     for session in [&pair.client, &pair.server] {
-        let rtt = cx.step("a ping", session.ping()).await.expect("answers");
-        assert!(rtt < Duration::from_secs(50), "{rtt:?}");
-        assert!(session.stats().rtt.is_some(), "measured: {:?}", session.stats());
+        if let Some(rtt) = ping(cx, "a ping", session).await {
+            assert!(!rtt.is_zero());
+            assert!(session.stats().rtt.is_some(), "measured: {:?}", session.stats());
+        }
     }
     drop(unread);
     while let Ok(channel) = pair.server.try_accept() {
@@ -62,7 +63,9 @@ async fn ping_measures(cx: &Cx) {
 async fn black_hole_is_noticed(cx: &Cx) {
     let link = cx.link(256 * 1024);
     let pair = cx.pair_via(&link, watchful).await;
-    let (near, far) = cx.step("opening", channel(&pair.client, &pair.server)).await;
+    let (mut near, far) = cx.step("opening", channel(&pair.client, &pair.server)).await;
+    // A peer that has not answered an open yet may be waiting for its application, on some wires.
+    cx.step("its answer", answer(&pair.client, &mut near)).await.expect("is open");
     let ((mut send, mut recv), (_kept, mut unread)) = (near.split(), far.split());
     link.black_hole();
     let writing = tokio::spawn(async move { write_failure(&mut send).await });
