@@ -1,6 +1,8 @@
 # make               release build: target/dist/libmux.so and libmux.a, include/mux.h, the command mux
 # make run           the main job: a C file server, fetched from by Python and by the command, then a short benchmark
 # make test          everything, installing what it needs first (what CI runs)
+# make test-full     that, then the contract with every seed on every backend and valgrind on every wire: hours
+# make conformance   runs the contract on every backend and writes docs/conformance.md
 # make header        regenerates include/mux.h and capi/libmux.map
 # make abi           takes the header of now as the ABI to keep: capi/libmux.abi (at a release)
 # make man           manual pages from the header: target/man

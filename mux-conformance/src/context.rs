@@ -25,6 +25,8 @@ pub(crate) struct Cx {
     pub(crate) subject: Arc<Subject>,
     /// Whether the run is to be thorough rather than quick.
     pub(crate) full: bool,
+    /// How long what is over may take to go away.
+    patience: Duration,
     random: Mutex<Random>,
     steps: Arc<Steps>,
     notes: Mutex<BTreeSet<String>>,
@@ -77,10 +79,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cx {
-    pub(crate) fn new(subject: Arc<Subject>, full: bool, seed: u64, steps: Arc<Steps>) -> Self {
+    pub(crate) fn new(subject: Arc<Subject>, full: bool, seed: u64, patience: Duration, steps: Arc<Steps>) -> Self {
         Self {
             subject,
             full,
+            patience,
             random: Mutex::new(Random::new(seed)),
             steps,
             notes: Mutex::default(),
@@ -220,7 +223,7 @@ impl Cx {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };
-            let in_time = tokio::time::timeout(Duration::from_secs(20), given_up).await;
+            let in_time = tokio::time::timeout(self.patience, given_up).await;
             assert!(in_time.is_ok(), "{name} still holds what belongs to channels that are over: {last}");
         }
     }

@@ -14,67 +14,84 @@ use crate::context::{Cx, Steps};
 use crate::scenario::Scenario;
 use crate::subject::Subject;
 
-/// How long what a scenario left behind may take to go away.
-const TIDY: Duration = Duration::from_secs(20);
+/// How long a scenario and what it leaves behind may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Before it counts as hanging.
+    pub(crate) deadline: Duration,
+    /// Before what is left counts as leaked.
+    pub(crate) patience: Duration,
+}
 
 /// How much longer than its deadline a scenario may take whose threads are all blocked.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// What the process had before.
+#[derive(Clone, Copy)]
+struct Before {
+    files: usize,
+    reserved: u64,
+}
+
+type Said = Result<BTreeSet<String>, String>;
+
+/// What a scenario's thread tells the watchdog.
+enum Told {
+    /// Its future is over, one way or the other.
+    Over,
+    Done(Said),
+}
+
 /// Runs it; what the report shall tell, or what went wrong.
-pub(crate) fn run(
-    scenario: &'static Scenario,
-    subject: &Arc<Subject>,
-    full: bool,
-    seed: u64,
-    deadline: Duration,
-) -> Result<BTreeSet<String>, String> {
-    let before = (open_files().len(), Budget::process().used());
+pub(crate) fn run(scenario: &'static Scenario, subject: &Arc<Subject>, full: bool, seed: u64, limits: Limits) -> Said {
+    let before = Before { files: open_files().len(), reserved: Budget::process().used() };
     let steps = Arc::new(Steps::default());
-    let cx = Cx::new(Arc::clone(subject), full, seed, Arc::clone(&steps));
-    let (done, finished) = mpsc::channel();
+    let cx = Cx::new(Arc::clone(subject), full, seed, limits.patience, Arc::clone(&steps));
+    let (tell, told) = mpsc::channel();
     let inner = Arc::clone(&steps);
     let thread = std::thread::Builder::new().name(scenario.name.to_owned()).spawn(move || {
-        let ran = catch_unwind(AssertUnwindSafe(|| on_runtime(scenario, cx, deadline, before)));
+        let ran = catch_unwind(AssertUnwindSafe(|| on_runtime(scenario, cx, limits, before, &tell)));
         let ran = ran.unwrap_or_else(|panic| Err(format!("{} (in: {})", said(&*panic), inner.waiting())));
         // Nobody listens any more when the watchdog has given up.
-        let _ = done.send(ran);
+        let _ = tell.send(Told::Done(ran));
     });
     let thread = thread.map_err(|error| format!("no thread for the scenario: {error}"))?;
-    match finished.recv_timeout(deadline + TIDY + TIDY + GRACE) {
-        Ok(ran) => {
-            // It has said its last word.
-            let _ = thread.join();
-            ran
+    let mut patience = limits.deadline + GRACE;
+    loop {
+        match told.recv_timeout(patience) {
+            // What is left: tasks and sessions, the runtime, files.
+            Ok(Told::Over) => patience = limits.patience + 3 * GRACE,
+            Ok(Told::Done(ran)) => {
+                // It has said its last word.
+                let _ = thread.join();
+                return ran;
+            }
+            Err(_) => return Err(format!("hangs, and blocks its threads, in: {}", steps.waiting())),
         }
-        Err(_) => Err(format!("hangs, and blocks its threads, in: {}", steps.waiting())),
     }
 }
 
-fn on_runtime(
-    scenario: &Scenario,
-    cx: Cx,
-    deadline: Duration,
-    before: (usize, u64),
-) -> Result<BTreeSet<String>, String> {
+fn on_runtime(scenario: &Scenario, cx: Cx, limits: Limits, before: Before, tell: &mpsc::Sender<Told>) -> Said {
     let runtime = runtime()?;
     let steps = cx.steps();
     let mut running = (scenario.run)(&cx);
-    let ran = runtime.block_on(async { timeout(deadline, running.as_mut()).await });
+    let ran = runtime.block_on(async { timeout(limits.deadline, running.as_mut()).await });
+    let _ = tell.send(Told::Over);
     if ran.is_err() {
         // Asked while it exists: its steps end with it.
         let waiting = steps.waiting();
         drop(running);
         runtime.shutdown_background();
-        return Err(format!("hangs: not over after {deadline:?}, in: {waiting}"));
+        return Err(format!("hangs: not over after {:?}, in: {waiting}", limits.deadline));
     }
     drop(running);
     cx.stop();
-    let tidy = runtime.block_on(nothing_left(&runtime, &cx, before.1));
+    let tidy = runtime.block_on(nothing_left(&runtime, &cx, limits.patience, before.reserved));
     let notes = cx.notes();
     drop(cx);
     runtime.shutdown_timeout(GRACE);
     tidy?;
-    files_closed(before.0)?;
+    files_closed(before.files)?;
     Ok(notes)
 }
 
@@ -84,7 +101,7 @@ fn runtime() -> Result<Runtime, String> {
 }
 
 /// Waits until no session, task or reserved byte of the scenario is left.
-async fn nothing_left(runtime: &Runtime, cx: &Cx, reserved: u64) -> Result<(), String> {
+async fn nothing_left(runtime: &Runtime, cx: &Cx, patience: Duration, reserved: u64) -> Result<(), String> {
     let began = Instant::now();
     loop {
         let mut left = cx.left();
@@ -99,8 +116,8 @@ async fn nothing_left(runtime: &Runtime, cx: &Cx, reserved: u64) -> Result<(), S
         if left.is_empty() {
             return Ok(());
         }
-        if began.elapsed() > TIDY {
-            return Err(format!("left behind {TIDY:?} after it was over: {}", left.join(", ")));
+        if began.elapsed() > patience {
+            return Err(format!("left behind {patience:?} after it was over: {}", left.join(", ")));
         }
         sleep(Duration::from_millis(2)).await;
     }

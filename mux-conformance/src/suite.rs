@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::context::lock;
 use crate::report::{Outcome, Report, Verdict};
-use crate::run::{run, warm_up};
+use crate::run::{Limits, run, warm_up};
 use crate::scenario::{Scenario, Seeds};
 use crate::scenarios;
 use crate::subject::Subject;
@@ -28,6 +28,7 @@ pub struct Suite {
     seeds: Option<u64>,
     full: bool,
     deadline: Option<Duration>,
+    patience: Duration,
     progress: bool,
 }
 
@@ -41,6 +42,7 @@ impl Suite {
             seeds: None,
             full: false,
             deadline: None,
+            patience: Duration::from_secs(20),
             progress: false,
         }
     }
@@ -71,6 +73,13 @@ impl Suite {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// How long what a scenario leaves behind may take to go away before it counts as leaked: 20 seconds unless said.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -146,7 +155,8 @@ impl Suite {
         let ran = if random { seeds.end - seeds.start } else { 0 };
         let mut notes = Vec::new();
         for seed in seeds {
-            match run(scenario, &self.subject, self.full, seed, deadline) {
+            let limits = Limits { deadline, patience: self.patience };
+            match run(scenario, &self.subject, self.full, seed, limits) {
                 Ok(said) => notes.extend(said),
                 Err(message) => {
                     return Verdict { clause, name, seeds: ran, outcome: Outcome::Failed { seed, message } };

@@ -3,14 +3,21 @@
 #[path = "common/mod.rs"]
 mod subjects;
 
-use mux_conformance::Suite;
+use mux_conformance::{Suite, scenarios};
 
 fn examine(name: &str) {
     let report = Suite::new(subjects::subject(name)).run();
     println!("{report}");
     let known = |scenario: &str| subjects::KNOWN.iter().any(|(of, what, _)| (*of, *what) == (name, scenario));
     let unknown: Vec<&str> = report.failed().map(|verdict| verdict.name).filter(|failed| !known(failed)).collect();
-    assert!(unknown.is_empty(), "failed: {unknown:?}");
+    assert!(unknown.is_empty(), "failed: {unknown:?}\n{report}");
+}
+
+#[test]
+fn scenarios_have_names_of_their_own_and_prove_every_clause() {
+    let names: std::collections::BTreeSet<&str> = scenarios().map(|scenario| scenario.name).collect();
+    assert_eq!(names.len(), scenarios().count());
+    assert!((1..=16).all(|clause| scenarios().any(|scenario| scenario.clause == clause)));
 }
 
 macro_rules! examined {

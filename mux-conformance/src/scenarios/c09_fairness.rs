@@ -4,7 +4,7 @@ use mux_api::{Channel, OpenOptions, Priority};
 
 use crate::context::Cx;
 use crate::scenario::{Needs, Scenario, scenario};
-use crate::tools::{channel, fill, read_exactly, read_whole, write_pattern};
+use crate::tools::{channel, read_exactly, read_whole, write_pattern};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -88,10 +88,15 @@ async fn urgent_first(cx: &Cx) {
     // Nothing leaves but what the system's buffers take; all of the bulk is written before anything urgent.
     link.pause();
     let mut waiting = Vec::new();
-    for (mut near, far) in bulk {
-        let taken = fill(near.send_half()).await.expect("writes").min(LEN);
-        waiting.push((near, far, taken));
+    for (near, far) in bulk {
+        let (mut send, kept) = near.split();
+        let writing = tokio::spawn(async move {
+            let wrote = write_pattern(&mut send, LEN).await;
+            (send, wrote)
+        });
+        waiting.push((writing, kept, far));
     }
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let (mut urgent, kept) = near.split();
     let writing = tokio::spawn(async move {
         write_pattern(&mut urgent, LEN).await.expect("writes");
@@ -102,10 +107,12 @@ async fn urgent_first(cx: &Cx) {
     link.throttle(8 << 20);
     link.resume();
     cx.step("what is urgent", read_whole(far.recv_half(), LEN)).await;
-    let behind = |(_, far, taken): &mut (Channel, Channel, usize)| far.recv_half().buffered() < *taken;
-    let late = waiting.iter_mut().map(behind).filter(|behind| *behind).count();
+    let late = waiting.iter_mut().map(|(.., far)| far.recv_half().buffered() < LEN).filter(|late| *late).count();
     assert!(late >= BULK / 2, "{} of {BULK} bulk channels were served before what is urgent", BULK - late);
     link.throttle(0);
+    for (writing, ..) in &mut waiting {
+        cx.step("a bulk writer", writing).await.expect("task").1.expect("writes");
+    }
     drop((cx.step("the urgent writer", writing).await.expect("task"), kept, far, waiting));
     cx.settled(&pair).await;
     cx.close(pair).await;

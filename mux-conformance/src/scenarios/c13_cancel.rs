@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use mux_api::{ErrorKind, OpenOptions};
+use mux_api::{Channel, ErrorKind, OpenOptions, Session, codes};
 
 use crate::context::Cx;
 use crate::random::patterned;
 use crate::scenario::{Needs, Scenario, scenario};
-use crate::tools::{channel, check_pattern, once, ping, read_end, read_exactly, read_whole};
+use crate::tools::{answer, assert_refused, channel, check_pattern, once, ping, read_end, read_exactly, read_whole};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(
@@ -96,7 +96,7 @@ async fn opens_given_up(cx: &Cx) {
                 }
                 tokio::task::yield_now().await;
             }
-            let mut near = cx.step("an open afterwards", opener.open()).await.expect("opens");
+            let mut near = cx.step("an open afterwards", open_when_there_is_room(opener, acceptor)).await;
             near.write_all(b"last").await.expect("writes");
             near.finish().expect("finishes");
             loop {
@@ -109,6 +109,21 @@ async fn opens_given_up(cx: &Cx) {
         },
     )
     .await;
+}
+
+/// Opens a channel although the backlog may still be full of channels that were given up.
+async fn open_when_there_is_room(opener: &Session, acceptor: &Session) -> Channel {
+    loop {
+        let mut near = opener.open().await.expect("opens");
+        match answer(opener, &mut near).await {
+            Ok(()) => return near,
+            Err(error) => assert_refused(&error, codes::REFUSED),
+        }
+        while let Ok(given_up) = acceptor.try_accept() {
+            drop(given_up);
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn accept_cancelled(cx: &Cx) {

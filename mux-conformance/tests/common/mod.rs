@@ -1,6 +1,8 @@
 //! Every backend and transport of the registry, as the suite and the table of `docs/conformance.md` see them.
 #![allow(unreachable_pub, dead_code, reason = "shared by the tests and the example, each using its part")]
 
+pub mod table;
+
 use libmux::Config;
 use libmux::backend::ByteStream;
 use mux_conformance::Subject;
@@ -12,11 +14,6 @@ pub const NAMES: &[&str] =
 
 /// What is known to fail: subject, scenario, and why.
 pub const KNOWN: &[(&str, &str, &str)] = &[
-    (
-        "quic",
-        "open-beyond-the-credit",
-        "quinn announces free places only when an eighth of them is free, so an open may wait although there is room",
-    ),
     ("h2", "no-false-alarm", H2_ALARM),
     ("h2c", "no-false-alarm", H2_ALARM),
     ("h2c+unix", "no-false-alarm", H2_ALARM),
