@@ -221,8 +221,8 @@ impl Link {
 
     async fn account(&self, len: usize) {
         let rate = self.0.rate.load(Ordering::Relaxed);
-        if rate > 0 {
-            tokio::time::sleep(Duration::from_micros(len as u64 * 1_000_000 / rate)).await;
+        if let Some(micros) = (len as u64 * 1_000_000).checked_div(rate) {
+            tokio::time::sleep(Duration::from_micros(micros)).await;
         }
     }
 

@@ -110,8 +110,7 @@ pub(crate) async fn answer(session: &Session, channel: &mut Channel) -> Result<(
     }
     // Without a confirmation silence is consent; a refusal shows at both halves. A round trip later it is here.
     session.ping().await?;
-    let mut probe = [0; 0];
-    channel.send_half().write(&mut probe).await.map(|_| ())
+    channel.send_half().write(&[]).await.map(|_| ())
 }
 
 /// Pings where the wire can; what is documented without it is that the call says so.

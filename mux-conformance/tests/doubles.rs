@@ -14,7 +14,7 @@ const FOUND: &[(Flaw, &str, &str)] = &[
     (Flaw::DropIsEnd, "drop-is-reset", "a clean end where the direction was abandoned"),
     (Flaw::DropIsEnd, "abort-mid-write", "a clean end where the direction was abandoned"),
     (Flaw::OneWindow, "unread-channel-beside-one", "the active channel beside 1 unread ones"),
-    (Flaw::LeaksChannels, "opens-given-up", "still holds what belongs to channels that are over"),
+    (Flaw::LeaksChannels, "both-ends-open", "still holds what belongs to channels that are over"),
     (Flaw::AcceptBlocksReader, "nobody-accepts", "a channel beside it"),
     (Flaw::CloseIsAbort, "close-loses-nothing", "of what was finished"),
     (Flaw::LosesAccepted, "accept-cancelled", "opens against accepts that are dropped"),

@@ -73,7 +73,8 @@ async fn turns(cx: &Cx) {
 }
 
 async fn urgent_first(cx: &Cx) {
-    const BULK: usize = 40;
+    // More than the buffers of two sockets hold.
+    const BULK: usize = 64;
     const LEN: usize = 128 * 1024;
     let link = cx.link(4096);
     let pair = cx.pair_via(&link, |config| config.window = 256 * 1024).await;
@@ -108,7 +109,7 @@ async fn urgent_first(cx: &Cx) {
     link.resume();
     cx.step("what is urgent", read_whole(far.recv_half(), LEN)).await;
     let late = waiting.iter_mut().map(|(.., far)| far.recv_half().buffered() < LEN).filter(|late| *late).count();
-    assert!(late >= BULK / 2, "{} of {BULK} bulk channels were served before what is urgent", BULK - late);
+    assert!(late >= BULK / 4, "{} of {BULK} bulk channels were served before what is urgent", BULK - late);
     link.throttle(0);
     for (writing, ..) in &mut waiting {
         cx.step("a bulk writer", writing).await.expect("task").1.expect("writes");
