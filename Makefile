@@ -49,6 +49,13 @@ test:
 	scripts/setup test
 	scripts/test-all
 
+test-full:
+	scripts/setup test
+	scripts/test-full
+
+conformance:
+	$(CARGO) run -q -p mux-conformance --example table
+
 install: all man
 	packaging/install $(LIB) $(RELEASE)/mux $(TARGET)/man
 
@@ -62,4 +69,4 @@ clean:
 	$(CARGO) clean
 	$(MAKE) -C examples/c clean
 
-.PHONY: all lib cli header abi man run test install install-strip deb clean
+.PHONY: all lib cli header abi man run test test-full conformance install install-strip deb clean

@@ -73,11 +73,11 @@ async fn turns(cx: &Cx) {
 }
 
 async fn urgent_first(cx: &Cx) {
-    // More than the buffers of two sockets hold.
+    // Together more than the buffers of two sockets hold; each more than a wire may have handed over for good.
     const BULK: usize = 64;
-    const LEN: usize = 128 * 1024;
+    const LEN: usize = 256 * 1024;
     let link = cx.link(4096);
-    let pair = cx.pair_via(&link, |config| config.window = 256 * 1024).await;
+    let pair = cx.pair_via(&link, |config| config.window = 512 * 1024).await;
     let of = |urgency| OpenOptions::new().priority(Priority::new(urgency, true).expect("in range"));
     let mut bulk: Vec<(Channel, Channel)> = Vec::new();
     for _ in 0..BULK {
@@ -105,7 +105,7 @@ async fn urgent_first(cx: &Cx) {
         urgent
     });
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    link.throttle(8 << 20);
+    link.throttle(16 << 20);
     link.resume();
     cx.step("what is urgent", read_whole(far.recv_half(), LEN)).await;
     let late = waiting.iter_mut().map(|(.., far)| far.recv_half().buffered() < LEN).filter(|late| *late).count();

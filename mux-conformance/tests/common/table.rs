@@ -31,7 +31,7 @@ const CLAUSES: [&str; 16] = [
 /// What a scenario found out about a subject, as the table tells it: a word, and what is to be said about it.
 pub fn cell(subject: &str, verdict: &Verdict) -> (String, BTreeSet<String>) {
     if let Some((.., why)) = KNOWN.iter().find(|(of, what, _)| (*of, *what) == (subject, verdict.name)) {
-        return ("fails".to_owned(), BTreeSet::from([(*why).to_owned()]));
+        return ("known".to_owned(), BTreeSet::from([(*why).to_owned()]));
     }
     match &verdict.outcome {
         Outcome::Passed { notes } => ("ok".to_owned(), notes.iter().cloned().collect()),
@@ -47,7 +47,7 @@ pub fn render(reports: &[Report]) -> String {
          What sessions and channels promise, whatever wire carries them: sixteen clauses, each proved by scenarios of\n\
          `mux-conformance` on every backend and transport. Written by `make conformance`; the tests compare it with what\n\
          they find. *ok* with a letter: the session lacks an ability, and what is documented for its absence was asserted\n\
-         instead (below). After every scenario no task, session, channel entry, reserved byte or file descriptor is left.\n\n\
+         instead (below). *known*: a shortcoming that is known (below). After every scenario no task, session, channel entry, reserved byte or file descriptor is left.\n\n\
          `qmux-plain` is qmux with a peer that knows the base protocol only (`ext=off`); `qmux-pipe` and `h2c-pipe` run on\n\
          pipes in memory. To run it on a backend of your own see the documentation of the crate `mux-conformance`.\n\n",
     );
