@@ -65,7 +65,7 @@ pub(crate) fn for_listener(text: &str, self_signed: bool, config: &mut Config) -
             Err(Exit::usage(format!("{text} names a certificate; --self-signed would make another: leave one out")))
         }
         (true, false) => Err(Exit::usage(format!(
-            "--self-signed: {} does not use TLS, so there is no certificate to present; quic and h2 do",
+            "--self-signed: {} does not use TLS, so there is no certificate to present; quic, h2 and qmux+tls do",
             scheme.name
         ))),
         (false, true) if !given => Err(Exit::usage(format!(

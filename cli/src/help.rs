@@ -64,8 +64,8 @@ It prints one line on stdout, the URL to dial with the real port, and serves unt
 Without --echo and --to, the first channel is connected to stdin and stdout, every other one is refused, and the command
 ends with that channel. Its bytes follow the URL's line on stdout; --no-url leaves the line out.
 
-quic and h2 are encrypted and present a certificate: --self-signed makes one that lasts as long as the command and prints
-the URL with its pin, the only thing a dialer need know; for one that lasts longer see 'mux cert'.
+quic, h2 and qmux+tls are encrypted and present a certificate: --self-signed makes one that lasts as long as the command and
+prints the URL with its pin, the only thing a dialer need know; for one that lasts longer see 'mux cert'.
 
 Examples:
   mux listen qmux://127.0.0.1:4000 --echo

@@ -12,6 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Generous: it is what a loaded machine may take, not what is expected.
 DEADLINE = 60
+# The schemes whose listeners present a certificate.
+ENCRYPTED = ["quic", "h2", "qmux+tls"]
 
 
 def find_mux():
@@ -64,14 +66,14 @@ class Mux:
 
     def listen(self, url, *args, **kwargs):
         """`mux listen`, ready: the process and the URL to dial; where TLS needs a certificate, it makes one."""
-        if url.partition(":")[0] in ("quic", "h2") and "cert=" not in url and "--self-signed" not in args:
+        if url.partition(":")[0] in ENCRYPTED and "cert=" not in url and "--self-signed" not in args:
             args = ("--self-signed", *args)
         process = self.start("listen", url, *args, **kwargs)
         return process, process.first_line()
 
     def with_certificate(self, url, directory):
         """A URL to listen on that presents the same certificate each time, where it needs one; what a dialer adds."""
-        if url.partition(":")[0] not in ("quic", "h2"):
+        if url.partition(":")[0] not in ENCRYPTED:
             return url, ""
         pin = self.run("cert", "--out", str(directory)).stdout.decode().strip()
         joint = "&" if "?" in url else "?"

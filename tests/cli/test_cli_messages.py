@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from mux_command import ENCRYPTED
+
 
 def free_port():
     """A port where nobody listens."""
@@ -126,7 +128,7 @@ def test_backends_lists_schemes_and_what_they_can(mux):
     for scheme, can in table.items():
         assert f"{scheme}://" in text
         assert can.startswith("can: ") and "half-close" in can and "server-open" in can, can
-        assert can.endswith("; encrypted (TLS)") == (scheme in ("quic", "h2")), can
+        assert can.endswith("; encrypted (TLS)") == (scheme in ENCRYPTED), can
     assert "no-hol" in table["quic"] and "no-hol" not in table["h2"]
 
 

@@ -6,10 +6,12 @@ import subprocess
 
 import pytest
 
+from mux_command import ENCRYPTED
+
 PIN = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-@pytest.fixture(params=["quic", "h2"])
+@pytest.fixture(params=ENCRYPTED)
 def scheme(request):
     """A scheme that uses TLS."""
     return request.param
