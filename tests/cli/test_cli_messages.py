@@ -48,12 +48,9 @@ def test_every_option_and_url_has_room_in_the_help(mux):
         assert re.search(rf"^  {re.escape(example)}  +\S", said, re.M), said
 
 
-def test_ping_measures_or_says_that_the_wire_cannot(mux, url):
+def test_ping_measures_on_every_wire(mux, url):
     _, dial = mux.listen(url, "--echo")
     ended = mux.run("ping", dial, "--count", "3", "--interval", "0.01")
-    if url.startswith("qmux") and b"cannot ping" in ended.stderr:
-        assert (ended.returncode, ended.stdout) == (1, b"")
-        return
     lines = ended.stdout.decode().splitlines()
     assert ended.returncode == 0 and len(lines) == 4 and lines[3].startswith("3 answers"), ended.stderr
 
