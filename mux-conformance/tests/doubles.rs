@@ -24,8 +24,10 @@ const FOUND: &[(Flaw, &str, &str)] = &[
 
 fn examine(flaw: Flaw, scenarios: &str) -> Report {
     let subject = Subject::backend(Arc::new(Flawed::new(flaw)), "qmux://127.0.0.1:0").named(format!("{flaw:?}"));
-    let patience = if flaw == Flaw::None { 60 } else { 4 };
-    Suite::new(subject).filter(scenarios).deadline(Duration::from_secs(patience)).patience(Duration::from_secs(4)).run()
+    // What is broken would wait for ever: seconds are enough to see that.
+    let (deadline, patience) = if flaw == Flaw::None { (60, 20) } else { (6, 2) };
+    let suite = Suite::new(subject).filter(scenarios).deadline(Duration::from_secs(deadline));
+    suite.patience(Duration::from_secs(patience)).run()
 }
 
 fn is_found(flaw: Flaw) {
