@@ -1,8 +1,9 @@
 //! The libmux side of the tests with peers that are not ours.
 //!
-//! `serve` prints the URL to dial, then for each session what its peer can do and for each channel how it ended; it
+//! `serve [URL]` prints the URL to dial, then for each session what its peer can do and for each channel how it ended; it
 //! echoes every channel, and opens one of its own on each session. `check URL` runs every client check against a peer
-//! that echoes, and opens a channel of its own which it closes without an end.
+//! that echoes, and opens a channel of its own which it closes without an end. `streams URL` does so over QUIC against a peer
+//! that speaks another protocol than ours.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,9 +17,11 @@ async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args[..] {
-        ["serve"] => serve().await,
+        ["serve"] => serve("qmux://127.0.0.1:0").await,
+        ["serve", url] => serve(url).await,
+        ["streams", url] => streams(url).await,
         ["check", url] => check(url).await,
-        _ => Err("usage: interop_agent serve | interop_agent check URL".into()),
+        _ => Err("usage: interop_agent serve [URL] | interop_agent check URL | interop_agent streams URL".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -29,8 +32,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve() -> Outcome {
-    let listener = libmux::listen("qmux://127.0.0.1:0", &Config::default()).await.map_err(text("listen"))?;
+async fn serve(url: &str) -> Outcome {
+    let listener = libmux::listen(url, &Config::default()).await.map_err(text("listen"))?;
     println!("{}", listener.url());
     loop {
         let session = listener.accept().await.map_err(text("accept"))?;
@@ -107,6 +110,37 @@ async fn check(url: &str) -> Outcome {
         return Err(format!("ended by the peer: {cause}"));
     }
     Ok(())
+}
+
+async fn streams(url: &str) -> Outcome {
+    let session = libmux::dial(url, &Config::default()).await.map_err(text("dial"))?;
+    let can = session.capabilities();
+    if !can.contains(Capabilities::STOP | Capabilities::RESET_CODE) || can.contains(Capabilities::LABEL) {
+        return Err(format!("streams of QUIC can do {can:?}"));
+    }
+    from_the_peer(&session).await?;
+    echoed(&session, 16 << 20).await?;
+    println!("ok 16 MiB come back");
+    let many: Vec<_> =
+        (0..200).map(|_| session.clone()).map(|one| tokio::spawn(async move { echoed(&one, 10_000).await })).collect();
+    for one in many {
+        one.await.map_err(|error| error.to_string())??;
+    }
+    println!("ok 200 channels, as many at once as the peer allows");
+    let labeled = session.open_with(&OpenOptions::new().label("x")).await;
+    refused("a label", labeled.map(drop), "label")?;
+    let mut channel = session.open().await.map_err(text("open"))?;
+    channel.write_all(b"reset").await.map_err(text("write"))?;
+    match patience(channel.read(&mut [0; 8])).await? {
+        Err(error) if error.code() == Some(77) => {}
+        other => return Err(format!("a reset came as {other:?}")),
+    }
+    drop(channel);
+    echoed(&session, 1).await?;
+    println!("ok a reset carries its code, and the session goes on");
+    session.close(0, "").map_err(text("close"))?;
+    let cause = session.closed().await;
+    if cause.origin() == libmux::Origin::Local { Ok(()) } else { Err(format!("ended by the peer: {cause}")) }
 }
 
 /// Writes `len` bytes, ends our direction, and reads all of them back up to the end.
