@@ -59,6 +59,13 @@ struct Finished {
     over: bool,
 }
 
+impl Finished {
+    fn prune(&mut self) {
+        self.sides.retain(|side| !side.look_acknowledged());
+        self.prune_at = self.sides.len() * 2;
+    }
+}
+
 /// So many finished directions are kept before those that were acknowledged are looked for.
 const PRUNE: usize = 64;
 
@@ -96,10 +103,21 @@ impl FlushQueue {
             return side.let_go();
         }
         finished.sides.push(side);
-        if finished.sides.len() >= finished.prune_at.max(PRUNE) {
-            finished.sides.retain(|side| !side.look_acknowledged());
-            finished.prune_at = finished.sides.len() * 2;
+        match finished.sides.len() {
+            // The flusher looks after the first of them from now on.
+            1 => self.woken.notify.notify_one(),
+            len if len >= finished.prune_at.max(PRUNE) => finished.prune(),
+            _ => {}
         }
+    }
+
+    fn has_finished(&self) -> bool {
+        !lock(&self.finished).sides.is_empty()
+    }
+
+    /// Lets go of what was acknowledged, or stopped by the peer, which waits for our answer.
+    fn prune(&self) {
+        lock(&self.finished).prune();
     }
 
     /// Waits until the peer's transport has everything of every finished direction, or does not want it.
@@ -134,9 +152,10 @@ pub(crate) async fn flush_all(shared: Arc<Shared>) {
     let queue = &shared.flush;
     let mut blocked = Blocked(HashMap::new());
     loop {
-        if blocked.0.is_empty() {
+        if blocked.0.is_empty() && !queue.has_finished() {
             queue.woken.notify.notified().await;
         } else if timeout(LOOK, queue.woken.notify.notified()).await.is_err() {
+            queue.prune();
             // A session that is being closed has a linger time of its own, and says so when it is over.
             if shared.state().closing.is_some() {
                 continue;

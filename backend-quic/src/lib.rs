@@ -26,6 +26,7 @@ mod session;
 mod settings;
 mod shared;
 mod side;
+mod waker;
 mod wire;
 
 pub use backend::QuicBackend;

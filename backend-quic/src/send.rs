@@ -48,13 +48,8 @@ impl QuicSend {
             side.enlist(state);
             return Poll::Ready(Ok(total));
         }
-        match side.drain(state) {
-            Poll::Pending => return self.hold(cx, state, bufs),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => {}
-        }
-        flush.set_busy();
-        if bufs.len() > 1 && total <= GATHER {
+        if (bufs.len() > 1 || state.buffered() > 0) && total <= GATHER.min(side.room(state)) {
+            flush.set_busy();
             side.gather(state, bufs, total);
             if let Poll::Ready(Err(error)) = side.drain(state) {
                 return Poll::Ready(Err(error));
@@ -64,6 +59,12 @@ impl QuicSend {
             }
             return Poll::Ready(Ok(total));
         }
+        match side.drain(state) {
+            Poll::Pending => return self.hold(cx, state, bufs),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        flush.set_busy();
         // Where quinn takes nothing, the buffer takes over, and the flusher waits for quinn.
         let mut nobody = Context::from_waker(Waker::noop());
         let mut taken = 0;
@@ -77,7 +78,14 @@ impl QuicSend {
                     }
                 }
                 Poll::Pending if taken > 0 => return Poll::Ready(Ok(taken)),
-                Poll::Pending => return self.hold(cx, state, bufs),
+                Poll::Pending => {
+                    let taken = self.hold(cx, state, bufs);
+                    // The flusher may wait for this stream already, and quinn has just forgotten whom to wake.
+                    return match side.drain(state) {
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                        _ => taken,
+                    };
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(side.failed(state, error))),
             }
         }

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -15,9 +15,9 @@ use quinn::{StoppedError, VarInt, WriteError};
 
 use crate::early::EarlyReset;
 use crate::error::{ended_by_peer, finished, varint};
-use crate::flush::Woken;
 use crate::preface;
 use crate::shared::{Shared, lock, remember};
+use crate::waker::SendWaker;
 use crate::wire::Wire;
 
 /// Writes below this are gathered while others precede them.
@@ -25,36 +25,6 @@ pub(crate) const SMALL: usize = 4096;
 
 /// So much is gathered at most before it is handed to quinn.
 pub(crate) const GATHER: usize = 32 * 1024;
-
-/// The waker quinn gets for a stream: it wakes the application and, when bytes wait, the flusher. It owns neither the
-/// stream nor the session (see [`crate::shared`]).
-struct SendWaker {
-    application: Mutex<Option<Waker>>,
-    stream: u64,
-    /// Bytes wait for quinn.
-    waiting: AtomicBool,
-    woken: Arc<Woken>,
-}
-
-impl SendWaker {
-    fn wake_application(&self) {
-        let waker = lock(&self.application).take();
-        waker.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Wake for SendWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.waiting.load(Ordering::Acquire) {
-            self.woken.add(self.stream);
-        }
-        self.wake_application();
-    }
-}
 
 /// What the halves of a channel share, and the direction that we send in. It outlives the halves until what was finished
 /// is acknowledged. Whoever gives a direction up takes the stream out first.
@@ -74,6 +44,8 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Known to the flusher.
     listed: bool,
+    /// Was looked at for its acknowledgement.
+    looked: bool,
     /// What quinn has not taken.
     held: Option<Box<Held>>,
     stopped: Option<Stopped>,
@@ -140,6 +112,7 @@ impl SendSide {
             stream: Some(stream),
             phase: Phase::Open,
             listed: false,
+            looked: false,
             held: None,
             stopped: None,
             waker: None,
@@ -176,7 +149,8 @@ impl SendSide {
         }
     }
 
-    /// Sends the preface: at once where quinn takes it, else as soon as it does.
+    /// Sends the preface: at once where quinn takes it, so that channels arrive in the order of their opens, else as soon as
+    /// it does.
     pub(crate) fn begin(self: &Arc<Self>, options: &OpenOptions) {
         if options.priority != Priority::default() {
             self.set_priority(options.priority);
@@ -190,16 +164,8 @@ impl SendSide {
         if preface.len() > 1 {
             state.opened_with = Some(Box::new(options.clone()));
         }
-        let sent = state.stream.as_mut().map(|stream| {
-            let mut cx = Context::from_waker(Waker::noop());
-            pin!(stream.write_chunks(&mut [preface.clone()])).poll(&mut cx)
-        });
-        if !matches!(sent, Some(Poll::Ready(Ok(written))) if written.chunks == 1) {
-            let taken = match sent {
-                Some(Poll::Ready(Ok(written))) => written.bytes,
-                _ => 0,
-            };
-            self.push(&mut state, preface.slice(taken..));
+        self.push(&mut state, preface);
+        if self.drain(&mut state).is_pending() {
             self.enlist(&mut state);
         }
     }
@@ -266,7 +232,20 @@ impl SendSide {
 
     /// Whether a finished direction is known to have arrived, or failed.
     pub(crate) fn look_acknowledged(&self) -> bool {
-        self.poll_acknowledged(&mut lock(&self.state), &mut Context::from_waker(Waker::noop())).is_ready()
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Finished)
+            && let Some(stream) = &state.stream
+        {
+            // The cheapest question: quinn has forgotten what is acknowledged.
+            if stream.priority().is_err() {
+                self.end(&mut state, Phase::Acknowledged);
+                return true;
+            }
+            if !std::mem::replace(&mut state.looked, true) {
+                return false;
+            }
+        }
+        self.poll_acknowledged(&mut state, &mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Waits until a finished direction has arrived, or failed.
@@ -340,14 +319,7 @@ impl SendSide {
     }
 
     fn waker<'a>(&self, state: &'a mut State) -> &'a Arc<SendWaker> {
-        state.waker.get_or_insert_with(|| {
-            Arc::new(SendWaker {
-                application: Mutex::new(None),
-                stream: self.stream,
-                waiting: AtomicBool::new(false),
-                woken: Arc::clone(&self.shared.flush.woken),
-            })
-        })
+        state.waker.get_or_insert_with(|| Arc::new(SendWaker::new(self.stream, Arc::clone(&self.shared.flush.woken))))
     }
 
     /// Has the application woken when quinn goes on, or the flusher has handed over what waits. The lock that `state` is
@@ -406,16 +378,22 @@ impl SendSide {
     pub(crate) fn drain(&self, state: &mut State) -> Poll<Result<()>> {
         while state.buffered() > 0 {
             // Before quinn looks: it may wake us from another thread at once.
-            let waker = self.waker(state);
-            waker.waiting.store(true, Ordering::Release);
-            let waker = Waker::from(Arc::clone(waker));
+            let waker = state.waker.as_ref().map(|waker| {
+                waker.waiting.store(true, Ordering::Release);
+                Waker::from(Arc::clone(waker))
+            });
             let (Some(stream), Some(held)) = (&mut state.stream, &mut state.held) else {
                 return Poll::Ready(Err(self.error_of(state)));
             };
             held.close_tail();
             let pieces = held.queue.make_contiguous();
-            let polled = pin!(stream.write_chunks(pieces)).poll(&mut Context::from_waker(&waker));
+            let polled = pin!(stream.write_chunks(pieces))
+                .poll(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop())));
             match polled {
+                // Nobody was there to be woken: asked again.
+                Poll::Pending if waker.is_none() => {
+                    self.waker(state);
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(written)) => {
                     held.queue.drain(..written.chunks);
@@ -431,6 +409,12 @@ impl SendSide {
         }
         if matches!(state.phase, Phase::Finishing) {
             if let Some(stream) = &mut state.stream {
+                // quinn takes the end of a direction that the peer has stopped, and never sends it.
+                let mut nobody = Context::from_waker(Waker::noop());
+                let asked = pin!(stream.write_chunks(&mut [])).poll(&mut nobody);
+                if let Poll::Ready(Err(error)) = asked {
+                    return Poll::Ready(Err(self.failed(state, error)));
+                }
                 // Refused only by a stream that was ended before, which ours was not.
                 let _ = stream.finish();
             }

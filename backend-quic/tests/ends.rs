@@ -31,6 +31,25 @@ async fn why_accept_fails_is_always_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_crosses_the_peers_stop_frees_the_channels_place() {
+    let (client, server, _listener) = pair("max_channels=1").await;
+    within(async {
+        for at in 0..6 {
+            let mut near = client.open().await.expect("opens once there is room");
+            let far = server.accept().await.expect("accepts");
+            near.recv_half().stop(5).expect("stops");
+            if at % 2 == 0 {
+                // It is there when the direction ends, and nobody has looked.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+            far.close();
+            near.close();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_is_aborting() {
     let (client, server, _listener) = pair("").await;
     within(async {

@@ -8,8 +8,8 @@ use libmux::TlsConfig;
 use mux_transport::tls;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -23,6 +23,7 @@ const SOCKET_BUFFER: usize = 4 << 20;
 const CHANNELS: u32 = 256;
 const WINDOW: u32 = 1 << 20;
 const SEND_WINDOW: u64 = 16 << 20;
+const LOOPBACK_MTU: u16 = 6500;
 
 /// Opens streams.
 pub(super) struct Opening {
@@ -43,7 +44,7 @@ pub(super) fn listen(
 ) -> Result<(Endpoint, SocketAddr), Trouble> {
     let crypto = QuicServerConfig::try_from(tls::server_config(tls, QUIC)?).map_err(failed)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(transport(scenario, window));
+    server.transport_config(transport(scenario, window, at.ip().is_loopback()));
     let endpoint = endpoint(at, Some(server))?;
     let address = endpoint.local_addr()?;
     Ok((endpoint, address))
@@ -64,14 +65,18 @@ pub(super) async fn dial(
 ) -> Result<Opening, Trouble> {
     let crypto = QuicClientConfig::try_from(tls::client_config(tls, QUIC)?).map_err(failed)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport(scenario, window));
+    client.transport_config(transport(scenario, window, to.ip().is_loopback()));
     let from: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let connecting = endpoint((from, 0).into(), None)?.connect_with(client, to, "localhost").map_err(failed)?;
     Ok(Opening { conn: connecting.await.map_err(failed)?, announce: scenario.kind == Kind::Idle })
 }
 
-fn transport(scenario: &Scenario, window: Option<u32>) -> Arc<TransportConfig> {
+fn transport(scenario: &Scenario, window: Option<u32>, loopback: bool) -> Arc<TransportConfig> {
     let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
+    let mut discovery = MtuDiscoveryConfig::default();
+    if loopback {
+        discovery.upper_bound(LOOPBACK_MTU);
+    }
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(channels))
@@ -79,7 +84,8 @@ fn transport(scenario: &Scenario, window: Option<u32>) -> Arc<TransportConfig> {
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(window.unwrap_or(WINDOW)))
         .receive_window(VarInt::MAX)
-        .send_window(SEND_WINDOW.max(window.unwrap_or(0).into()));
+        .send_window(SEND_WINDOW.max(window.unwrap_or(0).into()))
+        .mtu_discovery_config(Some(discovery));
     Arc::new(transport)
 }
 
@@ -89,7 +95,9 @@ fn endpoint(at: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.bind(&at.into())?;
-    Endpoint::new(EndpointConfig::default(), server, socket.into(), Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(LOOPBACK_MTU).map_err(io::Error::other)?;
+    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))
 }
 
 fn failed(error: impl std::error::Error) -> Trouble {
