@@ -4,10 +4,13 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use mux_api::{Error, ErrorKind, Origin};
 use mux_transport::{ByteStream, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::limits::Limits;
 
 /// Both directions in one.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -71,15 +74,15 @@ pub(crate) struct Io {
     /// The first bytes of a server, until there are enough to tell whether it speaks HTTP/2. h2 would call whatever else
     /// comes a frame of a wrong size.
     greeting: Option<Vec<u8>>,
-    /// Our direction has ended.
-    shut: bool,
+    /// Our direction has ended; until then the peer's end is waited for.
+    shut: Option<Instant>,
     fault: Fault,
 }
 
 impl Io {
     /// The accepting end; h2 itself knows what a client begins with.
     pub(crate) fn server(stream: impl Duplex + 'static, fault: &Fault) -> Self {
-        Self { stream: Box::new(stream), greeting: None, shut: false, fault: Arc::clone(fault) }
+        Self { stream: Box::new(stream), greeting: None, shut: None, fault: Arc::clone(fault) }
     }
 
     /// The dialing end.
@@ -156,17 +159,21 @@ impl AsyncWrite for Io {
     }
 
     /// Ends our direction and waits for the peer's end, so that a kernel that still holds input does not reset the
-    /// connection and take our last words with it. Whoever calls this has a deadline.
+    /// connection and take our last words with it. A peer that goes on sending is hung up on after a while; for a silent
+    /// one, whoever calls this has a deadline.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            ready!(Pin::new(&mut *self.stream).poll_shutdown(cx))?;
-            self.shut = true;
-        }
+        let until = match self.shut {
+            Some(until) => until,
+            None => {
+                ready!(Pin::new(&mut *self.stream).poll_shutdown(cx))?;
+                *self.shut.insert(Instant::now() + Limits::LAST_WORDS)
+            }
+        };
         let mut scratch = [0; 4096];
         loop {
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {}
+                Ok(()) if !buf.filled().is_empty() && Instant::now() < until => {}
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
