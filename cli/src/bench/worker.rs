@@ -349,7 +349,10 @@ fn config(scenario: &Scenario) -> Config {
         Budget::process().set_limit(1 << 40);
     }
     if scenario.kind == Kind::Unread {
-        config.max_channels = config.max_channels.max(u32::try_from(scenario.at_once()).unwrap_or(u32::MAX));
+        // They are opened in one burst, which is not what is measured.
+        let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX);
+        config.max_channels = config.max_channels.max(channels);
+        config.channel_backlog = config.channel_backlog.max(channels);
     }
     config
 }
