@@ -14,7 +14,6 @@ pub const NAMES: &[&str] =
 
 /// What is known to fail, always or at times: subject, scenario, and why.
 pub const KNOWN: &[(&str, &str, &str)] = &[
-    ("quic", "open-beyond-the-credit", QUIC_PLACES),
     ("h2", "no-false-alarm", H2_ALARM),
     ("h2c", "no-false-alarm", H2_ALARM),
     ("h2c+unix", "no-false-alarm", H2_ALARM),
@@ -25,7 +24,6 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("h2c-pipe", "urgent-first", H2_QUEUE),
 ];
 
-const QUIC_PLACES: &str = "fails at times: quinn announces places late, so an open may wait although there is room when all but one are in use";
 const H2_ALARM: &str =
     "fails at times: a ping waits behind the data that HTTP/2 has queued, so a slow link may be taken for a dead peer";
 const H2_QUEUE: &str = "fails: what each channel has handed to HTTP/2, up to 128 KiB, cannot be overtaken any more, and many bulk channels \
