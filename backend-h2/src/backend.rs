@@ -173,13 +173,13 @@ async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) ->
     let io = if place.tls {
         let (stream, tls) = tls::connect(joined, &place.transport, config).await?;
         info.tls = Some(tls);
-        Io::client(stream, &shared.fault)
+        Io::client(stream, &shared.line)
     } else {
-        Io::client(joined, &shared.fault)
+        Io::client(joined, &shared.line)
     };
     let doing = |error: Error| error.context(format!("connecting to {url}"));
     let shaken = client_settings(&shared.limits).handshake::<_, Outgoing>(io).await;
-    let (requests, conn) = shaken.map_err(|error| doing(error::connection(error, &shared.fault)))?;
+    let (requests, conn) = shaken.map_err(|error| doing(error::connection(error, &shared.line)))?;
     let id = SessionId::random().map_err(|error| {
         Error::new(ErrorKind::Io, Origin::Os, format!("no random numbers for a session id: {error}"))
     })?;
@@ -187,7 +187,7 @@ async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) ->
     let make = Requests::new(scheme, place.authority(), &place.prefix, id, shared.limits.credits())
         .map_err(|error| Error::url(format!("URL '{url}' cannot be put into a request: {error}")))?;
     let driver = Driver::client(Arc::clone(&shared), conn, requests, make)
-        .map_err(|error| doing(error::connection(error, &shared.fault)))?;
+        .map_err(|error| doing(error::connection(error, &shared.line)))?;
     tokio::spawn(driver);
     let ops = H2Session::new(shared, info, CAPABILITIES);
     // From here on a dropped future drops the session, which aborts it.

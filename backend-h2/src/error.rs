@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 use mux_api::{Error, ErrorKind, Origin, codes};
 
 use crate::headers;
-use crate::io::Fault;
+use crate::io::Line;
 
 /// A code of the application in raw mode, where resets have 32 bits and HTTP/2 keeps the low values.
 const RAW_BASE: u64 = 0x100;
@@ -85,12 +85,12 @@ pub(crate) fn stream(error: &h2::Error, answered: bool) -> Error {
     lost(format!("the stream was lost: {error}")).with_detail(detail)
 }
 
-/// The connection failed; `fault` is what the byte stream under it said.
-pub(crate) fn connection(error: h2::Error, fault: &Fault) -> Error {
+/// The connection failed; `line` knows what the byte stream under it said.
+pub(crate) fn connection(error: h2::Error, line: &Line) -> Error {
     let detail = error.reason().map_or(0, |reason| u64::from(u32::from(reason)));
     let local = error.is_library() || !error.is_remote();
     if error.is_io() {
-        return match (fault.get(), error.into_io()) {
+        return match (line.fault.get(), error.into_io()) {
             (Some(fault), _) => fault.clone(),
             (None, Some(io)) => Error::from_io("the connection failed", io).retry_safe(false),
             (None, None) => unannounced(),

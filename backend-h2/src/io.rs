@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -61,9 +62,15 @@ impl AsyncWrite for Joined {
     }
 }
 
-/// The first failure of a byte stream. h2 passes on no more of it than a text, which names neither the errno nor what
-/// TLS found wrong.
-pub(crate) type Fault = Arc<OnceLock<Error>>;
+/// What is known of the byte stream under a connection, which h2 does not tell.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// The first failure. h2 passes on no more of it than a text, which names neither the errno nor what TLS found wrong.
+    pub(crate) fault: OnceLock<Error>,
+    /// Bytes were taken after none were for a while: a full, slow link lives, although no answer comes through yet. One
+    /// that swallows everything goes on taking bytes, and one that is dead takes none: neither sets this.
+    pub(crate) moved: AtomicBool,
+}
 
 /// How a server's HTTP/2 begins: the header of a SETTINGS frame.
 const GREETING: usize = 9;
@@ -76,18 +83,20 @@ pub(crate) struct Io {
     greeting: Option<Vec<u8>>,
     /// Our direction has ended; until then the peer's end is waited for.
     shut: Option<Instant>,
-    fault: Fault,
+    /// The stream took nothing at the last attempt.
+    full: bool,
+    line: Arc<Line>,
 }
 
 impl Io {
     /// The accepting end; h2 itself knows what a client begins with.
-    pub(crate) fn server(stream: impl Duplex + 'static, fault: &Fault) -> Self {
-        Self { stream: Box::new(stream), greeting: None, shut: None, fault: Arc::clone(fault) }
+    pub(crate) fn server(stream: impl Duplex + 'static, line: &Arc<Line>) -> Self {
+        Self { stream: Box::new(stream), greeting: None, shut: None, full: false, line: Arc::clone(line) }
     }
 
     /// The dialing end.
-    pub(crate) fn client(stream: impl Duplex + 'static, fault: &Fault) -> Self {
-        Self { greeting: Some(Vec::new()), ..Self::server(stream, fault) }
+    pub(crate) fn client(stream: impl Duplex + 'static, line: &Arc<Line>) -> Self {
+        Self { greeting: Some(Vec::new()), ..Self::server(stream, line) }
     }
 
     /// Looks at the first bytes of a server; nothing read is its end.
@@ -110,14 +119,22 @@ impl Io {
             return Ok(());
         };
         let kind = if read.is_empty() { ErrorKind::Closed } else { ErrorKind::Protocol };
-        self.fault.get_or_init(|| Error::new(kind, Origin::Peer, text.clone()));
+        self.line.fault.get_or_init(|| Error::new(kind, Origin::Peer, text.clone()));
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    fn watch(&mut self, written: &Poll<io::Result<usize>>) {
+        if written.is_pending() {
+            self.full = true;
+        } else if std::mem::take(&mut self.full) && matches!(written, Poll::Ready(Ok(1..))) {
+            self.line.moved.store(true, Ordering::Relaxed);
+        }
     }
 
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         polled.map_err(|error| {
             let copy = io::Error::new(error.kind(), error.to_string());
-            self.fault.get_or_init(|| tls::io_error("the connection failed", error).retry_safe(false));
+            self.line.fault.get_or_init(|| tls::io_error("the connection failed", error).retry_safe(false));
             copy
         })
     }
@@ -137,6 +154,7 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut *self.stream).poll_write(cx, buf);
+        self.watch(&polled);
         self.note(polled)
     }
 
@@ -146,6 +164,7 @@ impl AsyncWrite for Io {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut *self.stream).poll_write_vectored(cx, bufs);
+        self.watch(&polled);
         self.note(polled)
     }
 

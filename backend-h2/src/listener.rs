@@ -88,14 +88,14 @@ async fn serve(
         Some(config) => {
             let (stream, tls) = tls::accept(joined, Arc::clone(config)).await?;
             info.tls = Some(tls);
-            Io::server(stream, &shared.fault)
+            Io::server(stream, &shared.line)
         }
-        None => Io::server(joined, &shared.fault),
+        None => Io::server(joined, &shared.line),
     };
     let conn = server_settings(&shared.limits)
         .handshake::<_, Outgoing>(io)
         .await
-        .map_err(|error| error::connection(error, &shared.fault))?;
+        .map_err(|error| error::connection(error, &shared.line))?;
     let make = {
         let shared = Arc::clone(&shared);
         move |records| {

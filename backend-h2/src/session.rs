@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::channel::{Channel, Origins};
 use crate::halves::{parts, remember};
-use crate::io::Fault;
+use crate::io::Line;
 use crate::limits::Limits;
 use crate::ready::{Counters, Ready};
 
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) ready: Arc<Ready>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) fault: Fault,
+    pub(crate) line: Arc<Line>,
     state: Mutex<SessionState>,
 }
 
@@ -100,7 +100,7 @@ impl Shared {
             budget,
             ready: Ready::new(),
             counters: Arc::default(),
-            fault: Fault::default(),
+            line: Arc::default(),
             state: Mutex::new(state),
         })
     }

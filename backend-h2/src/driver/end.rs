@@ -193,7 +193,7 @@ impl Driver {
     pub(super) fn why_ended(&self, error: Option<h2::Error>) -> Error {
         match (self.closed_by_peer(), error) {
             (Some(closed), _) => closed,
-            (None, Some(error)) => error::connection(error, &self.shared.fault),
+            (None, Some(error)) => error::connection(error, &self.shared.line),
             (None, None) if self.is_idle_raw() => {
                 Error::new(ErrorKind::Closed, Origin::Peer, "the peer closed the connection")
             }

@@ -73,7 +73,7 @@ pub(crate) struct Driver {
     ending: Ending,
     pings: VecDeque<Ping>,
     next_ping: u64,
-    /// When the peer was last heard, and when a channel was last used.
+    /// When the peer was last heard or seen to take bytes, and when a channel was last used.
     last_heard: Instant,
     heard_in_turn: bool,
     last_used: Instant,
@@ -311,7 +311,7 @@ impl Future for Driver {
             }
         }
         let now = Instant::now();
-        if std::mem::take(&mut this.heard_in_turn) {
+        if std::mem::take(&mut this.heard_in_turn) | this.shared.line.moved.swap(false, Ordering::Relaxed) {
             this.last_heard = now;
         }
         let used = this.shared.counters.traffic.load(Ordering::Relaxed);
