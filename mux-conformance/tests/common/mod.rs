@@ -14,18 +14,12 @@ pub const NAMES: &[&str] =
 
 /// What is known to fail, always or at times: subject, scenario, and why.
 pub const KNOWN: &[(&str, &str, &str)] = &[
-    ("h2", "no-false-alarm", H2_ALARM),
-    ("h2c", "no-false-alarm", H2_ALARM),
-    ("h2c+unix", "no-false-alarm", H2_ALARM),
-    ("h2c-pipe", "no-false-alarm", H2_ALARM),
     ("h2", "urgent-first", H2_QUEUE),
     ("h2c", "urgent-first", H2_QUEUE),
     ("h2c+unix", "urgent-first", H2_QUEUE),
     ("h2c-pipe", "urgent-first", H2_QUEUE),
 ];
 
-const H2_ALARM: &str =
-    "fails at times: a ping waits behind the data that HTTP/2 has queued, so a slow link may be taken for a dead peer";
 const H2_QUEUE: &str = "fails: what each channel has handed to HTTP/2, up to 128 KiB, cannot be overtaken any more, and many bulk channels \
      hand over much";
 
