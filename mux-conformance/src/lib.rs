@@ -28,7 +28,7 @@
 //!
 //! # To add a scenario
 //! Write an `async fn(cx: &Cx)` in the file of its clause in `src/scenarios/` and name it in that file's `SCENARIOS`. It
-//! panics to fail, as a test does. [`Cx`](context::Cx) makes sessions (`pair`, `both_ways`, `pair_via` a `link`), random
+//! panics to fail, as a test does. `Cx` (`src/context.rs`) makes sessions (`pair`, `both_ways`, `pair_via` a `link`), random
 //! numbers and named steps; put whatever may wait for ever into `cx.step("what it waits for", ...)`, because that is what
 //! the watchdog tells. Where a capability is needed, assert what is documented without it and say so by `cx.without`.
 //! `tools` has what reading and writing have in common. Then `make conformance` writes the new line into
