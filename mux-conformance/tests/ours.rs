@@ -4,6 +4,9 @@
 mod subjects;
 
 use mux_conformance::{Suite, scenarios};
+use subjects::table;
+
+const DOCUMENT: &str = include_str!("../../docs/conformance.md");
 
 fn examine(name: &str) {
     let report = Suite::new(subjects::subject(name)).run();
@@ -11,6 +14,20 @@ fn examine(name: &str) {
     let known = |scenario: &str| subjects::KNOWN.iter().any(|(of, what, _)| (*of, *what) == (name, scenario));
     let unknown: Vec<&str> = report.failed().map(|verdict| verdict.name).filter(|failed| !known(failed)).collect();
     assert!(unknown.is_empty(), "failed: {unknown:?}\n{report}");
+    let column = table::column(DOCUMENT, name);
+    for verdict in &report.verdicts {
+        let found = table::cell(name, verdict);
+        assert_eq!(column.get(verdict.name), Some(&found), "{}: run make conformance", verdict.name);
+    }
+}
+
+#[test]
+fn the_document_has_every_scenario_and_no_other() {
+    for name in subjects::NAMES {
+        let column = table::column(DOCUMENT, name);
+        assert_eq!(column.len(), scenarios().count(), "run make conformance");
+        assert!(scenarios().all(|scenario| column.contains_key(scenario.name)), "run make conformance");
+    }
 }
 
 #[test]
