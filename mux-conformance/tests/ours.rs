@@ -59,6 +59,7 @@ macro_rules! examined {
 examined! {
     qmux_tcp "qmux+tcp",
     qmux_unix "qmux+unix",
+    qmux_tls "qmux+tls",
     qmux_pipe "qmux-pipe",
     qmux_plain "qmux-plain",
     quic "quic",

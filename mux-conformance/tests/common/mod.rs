@@ -10,7 +10,7 @@ use mux_transport::tls::self_signed;
 
 /// The names of the subjects, in the order of the table.
 pub const NAMES: &[&str] =
-    &["qmux+tcp", "qmux+unix", "qmux-pipe", "qmux-plain", "quic", "h2", "h2c", "h2c+unix", "h2c-pipe"];
+    &["qmux+tcp", "qmux+unix", "qmux+tls", "qmux-pipe", "qmux-plain", "quic", "h2", "h2c", "h2c+unix", "h2c-pipe"];
 
 /// What is known to fail, always or at times: subject, scenario, and why.
 pub const KNOWN: &[(&str, &str, &str)] = &[
@@ -32,6 +32,7 @@ pub fn subject(name: &str) -> Subject {
     match name {
         "qmux+tcp" => of("qmux+tcp://127.0.0.1:0"),
         "qmux+unix" => of(&format!("qmux+unix://{}", socket())),
+        "qmux+tls" => secured("qmux+tls://127.0.0.1:0"),
         "qmux-plain" => of("qmux://127.0.0.1:0?ext=off").named("qmux-plain"),
         "qmux-pipe" => piped("qmux-pipe", "qmux"),
         "quic" => secured("quic://127.0.0.1:0").over_udp(),
