@@ -88,6 +88,8 @@ pub(crate) struct Driver {
     due: Option<Instant>,
     keys: Vec<usize>,
     requests: Vec<wire::Incoming>,
+    /// Channels whose readers or writers were woken in this turn.
+    woken: usize,
     /// Held as long as the transport.
     guard: Option<Box<dyn Send>>,
 }
@@ -168,6 +170,7 @@ impl Driver {
             due: None,
             keys: Vec::new(),
             requests: Vec::new(),
+            woken: 0,
             guard,
         }
     }
@@ -325,7 +328,10 @@ impl Future for Driver {
         if done {
             return Poll::Ready(());
         }
-        if more {
+        // Where several tasks were woken, the next turn comes after theirs: the first of them to write would otherwise have
+        // the driver run before the others, and each answer would be a system call of its own.
+        let crowd = std::mem::take(&mut this.woken) > 1;
+        if more || crowd {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

@@ -111,6 +111,7 @@ impl Driver {
         if wire.unreturned as u64 + promised > self.shared.limits.unreturned {
             wire.return_window();
         }
+        self.woken += usize::from(recv_waker.is_some() || send_waker.is_some());
         wake(recv_waker);
         wake(send_waker);
         Ok(())
