@@ -313,8 +313,8 @@ impl SessionOps for H2Session {
         }
         remember(&mut state.flushing, cx.waker());
         // Looked at after the waker is in its place: the driver looks in the opposite order.
+        // It stays there: others may wait behind the same waker.
         if state.opens.is_empty() && self.shared.counters.send_buffered.load(Ordering::Acquire) == 0 {
-            state.flushing = None;
             return Poll::Ready(Ok(()));
         }
         Poll::Pending

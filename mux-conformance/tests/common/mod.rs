@@ -18,13 +18,8 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("h2c", "urgent-first", H2_QUEUE),
     ("h2c+unix", "urgent-first", H2_QUEUE),
     ("h2c-pipe", "urgent-first", H2_QUEUE),
-    ("h2", "methods-at-once", H2_RACE),
-    ("h2c", "methods-at-once", H2_RACE),
-    ("h2c+unix", "methods-at-once", H2_RACE),
-    ("h2c-pipe", "methods-at-once", H2_RACE),
 ];
 
-const H2_RACE: &str = "fails at times: a ping or flush that races with the session's end may wait for ever";
 const H2_QUEUE: &str = "fails: what each channel has handed to HTTP/2, up to 128 KiB, cannot be overtaken any more, and many bulk channels \
      hand over much";
 
