@@ -7,14 +7,14 @@ use mux_api::{
     Budget, Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, SessionInfo,
     Url,
 };
-use mux_transport::{StreamListener, within};
+use mux_transport::{Joined, StreamListener, within};
 use std::future::poll_fn;
 use std::sync::Arc;
 
 use crate::driver::Driver;
 use crate::error;
 use crate::headers::{DEFAULT_PREFIX, Requests, SessionId};
-use crate::io::{Io, Joined};
+use crate::io::Io;
 use crate::limits::Limits;
 use crate::listener::{self, Server};
 use crate::record::Outgoing;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use mux_api::{Error, ErrorKind, Origin};
-use mux_transport::{ByteStream, tls};
+use mux_transport::tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limits::Limits;
@@ -18,57 +18,13 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// The directions of a byte stream, which libmux's transports hand out apart.
-pub(crate) struct Joined {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
-}
-
-impl Joined {
-    pub(crate) fn new(stream: ByteStream) -> Self {
-        Self { reader: stream.reader, writer: stream.writer }
-    }
-}
-
-impl AsyncRead for Joined {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.reader).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Joined {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.writer).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.writer).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.writer.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.writer).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.writer).poll_shutdown(cx)
-    }
-}
-
 /// What is known of the byte stream under a connection, which h2 does not tell.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     /// The first failure. h2 passes on no more of it than a text, which names neither the errno nor what TLS found wrong.
     pub(crate) fault: OnceLock<Error>,
-    /// Bytes were taken after none were for a while: a full, slow link lives, although no answer comes through yet. One
-    /// that swallows everything goes on taking bytes, and one that is dead takes none: neither sets this.
+    /// Bytes were taken after none were for a while: a full, slow link lives, although no answer comes through yet. Bytes
+    /// that were taken at once prove nothing: a dead link takes them too, until it is full, and then none.
     pub(crate) moved: AtomicBool,
 }
 

@@ -5,14 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use mux_api::backend::ByteStream;
 use mux_api::{Config, Result, Role, Session};
-use mux_transport::{Entry, Handshake};
+use mux_transport::{Entry, Handshake, Joined};
 use tokio::sync::oneshot;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::backend::{CAPABILITIES, Place, RAW, new_shared, server_settings, session_info};
 use crate::driver::{Driver, Sessions};
 use crate::error;
-use crate::io::{Io, Joined};
+use crate::io::Io;
 use crate::record::Outgoing;
 use crate::session::H2Session;
 use crate::tls;

@@ -3,6 +3,7 @@
 //! A transport knows nothing of wires: it connects and accepts ordered byte streams. Each kind has a file of its own;
 //! what depends on the platform stays inside it.
 
+mod joined;
 mod listener;
 mod socket;
 mod tcp;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 pub use mux_api::backend::ByteStream;
 use mux_api::{Error, ErrorKind, Origin, Result, Url};
 
+pub use joined::Joined;
 pub use listener::{Entry, Handshake, StreamListener};
 
 /// A bound address that yields byte streams.

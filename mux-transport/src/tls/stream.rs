@@ -1,17 +1,15 @@
 //! TLS on a byte stream.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use mux_api::backend::ByteStream;
 use mux_api::{Error, ErrorKind, Origin, Result, TlsConfig, TlsInfo};
 use rustls::{CommonState, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, split};
+use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Wants, client_config, io_error, server_name};
+use crate::Joined;
 
 /// Puts TLS on a stream that was dialed; `host` is whom to verify unless the settings name somebody else.
 ///
@@ -29,7 +27,7 @@ pub async fn connect(
 ) -> Result<(ByteStream, TlsInfo)> {
     let name = server_name(config, host)?;
     let connector = TlsConnector::from(client_config(config, wants)?);
-    let (joined, addresses) = Joined::of(stream);
+    let (joined, addresses) = Addresses::of(stream);
     let stream = connector.connect(name, joined).await.map_err(|error| io_error("the TLS handshake failed", error))?;
     let info = describe(stream.get_ref().1);
     if info.alpn.is_empty() {
@@ -47,15 +45,18 @@ pub async fn connect(
 /// # Cancel safety
 /// A dropped future drops the stream.
 pub async fn accept(stream: ByteStream, config: Arc<ServerConfig>) -> Result<(ByteStream, TlsInfo)> {
-    let (joined, addresses) = Joined::of(stream);
+    let (joined, addresses) = Addresses::of(stream);
     let stream = TlsAcceptor::from(config).accept(joined).await;
     let stream = stream.map_err(|error| io_error("the TLS handshake failed", error))?;
     let info = describe(stream.get_ref().1);
     Ok((addresses.on(stream), info))
 }
 
-fn describe(state: &CommonState) -> TlsInfo {
-    let version = state.protocol_version().map(|version| format!("{version:?}"));
+/// What a handshake settled.
+pub fn describe(state: &CommonState) -> TlsInfo {
+    // "TLSv1_3" to those who wrote it down, "TLS 1.3" to those who read it, on every wire.
+    let version =
+        state.protocol_version().map(|version| format!("{version:?}").replace("TLSv", "TLS ").replace('_', "."));
     let suite = state.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
     let leaf = state.peer_certificates().and_then(|chain| chain.first());
     let mut info = TlsInfo::default();
@@ -69,54 +70,14 @@ fn describe(state: &CommonState) -> TlsInfo {
 struct Addresses(String, String);
 
 impl Addresses {
+    fn of(mut stream: ByteStream) -> (Joined, Self) {
+        let addresses = Self(std::mem::take(&mut stream.local_addr), std::mem::take(&mut stream.peer_addr));
+        (Joined::new(stream), addresses)
+    }
+
     /// The two directions share the state of TLS, so a lock that is held for a call's time.
     fn on(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) -> ByteStream {
         let (reader, writer) = split(stream);
         ByteStream { reader: Box::new(reader), writer: Box::new(writer), local_addr: self.0, peer_addr: self.1 }
-    }
-}
-
-/// Both directions of a byte stream as one.
-struct Joined {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
-}
-
-impl Joined {
-    fn of(stream: ByteStream) -> (Self, Addresses) {
-        let ByteStream { reader, writer, local_addr, peer_addr } = stream;
-        (Self { reader, writer }, Addresses(local_addr, peer_addr))
-    }
-}
-
-impl AsyncRead for Joined {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.reader).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Joined {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.writer).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.writer).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.writer.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.writer).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.writer).poll_shutdown(cx)
     }
 }
