@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mux_api::backend::numbers;
 use mux_api::{Budget, Config};
 
 use crate::headers::Credits;
@@ -25,6 +26,8 @@ pub(crate) struct Limits {
     /// The largest payload of a data record that we send.
     pub(crate) record: usize,
     pub(crate) label: usize,
+    /// Requests that the dialing end makes in a session's life.
+    pub(crate) requests: u32,
     pub(crate) linger: Duration,
     pub(crate) keepalive: Duration,
     pub(crate) idle: Duration,
@@ -51,6 +54,9 @@ impl Limits {
     /// Bytes of one channel handed to h2 and not yet to the transport. Two frames keep it busy; more could not be
     /// overtaken by an urgent channel.
     pub(crate) const IN_FLIGHT: usize = 2 * Self::RECORD;
+
+    /// The odd numbers below 2^31, each of which names one stream of the client's.
+    const REQUESTS: u32 = 1 << 30;
 
     /// Requests the client keeps parked at first, and at most.
     pub(crate) const POOL: u32 = 8;
@@ -86,6 +92,7 @@ impl Limits {
             send_buffer: config.send_buffer.max(4096) as usize,
             record: (config.frame_size as usize).clamp(1024, Self::RECORD),
             label: config.max_label as usize,
+            requests: numbers(config).map_or(Self::REQUESTS, |few| few.min(Self::REQUESTS)),
             linger: config.linger,
             keepalive: config.keepalive,
             idle: config.idle,

@@ -41,6 +41,15 @@ pub struct Scheme {
     pub secure: bool,
 }
 
+/// The entry of [`Config::extra`] by which a test makes a session run out of numbers for channels soon: how many it has.
+/// A backend whose wire numbers them heeds it ([`numbers`]); no URL can say it.
+pub const NUMBERS: &str = "test-numbers";
+
+/// What [`NUMBERS`] says in `config`, if anything.
+pub fn numbers(config: &Config) -> Option<u32> {
+    config.extra.get(NUMBERS)?.parse().ok()
+}
+
 /// Makes sessions from URLs.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {

@@ -17,7 +17,12 @@ pub struct Subject {
     /// What dialers and listeners are configured with before a scenario changes it.
     client: Config,
     server: Config,
+    /// The same after the listener was reloaded.
+    reloaded: Option<(Config, Config)>,
+    few_numbers: Option<Box<FewNumbers>>,
 }
+
+type FewNumbers = dyn Fn(&mut Config, u32) + Send + Sync;
 
 enum Source {
     Backend { backend: Arc<dyn Backend>, url: String, kind: Kind },
@@ -71,7 +76,8 @@ impl Subject {
     }
 
     fn new(name: String, source: Source) -> Self {
-        Self { name, source, client: Config::default(), server: Config::default() }
+        let (client, server) = (Config::default(), Config::default());
+        Self { name, source, client, server, reloaded: None, few_numbers: None }
     }
 
     /// What reports call it, instead of the URL's scheme.
@@ -104,6 +110,22 @@ impl Subject {
         self
     }
 
+    /// What a listener is reloaded with, and what then dials it: another certificate, where there are certificates.
+    /// Unless said, what it was made with.
+    #[must_use]
+    pub fn reloaded(mut self, client: Config, server: Config) -> Self {
+        self.reloaded = Some((client, server));
+        self
+    }
+
+    /// How sessions are configured that have so many numbers left for channels, where the wire's numbers can run out:
+    /// `few(config, left)`, for both ends. Without it the scenario of that asserts that they do not run out soon.
+    #[must_use]
+    pub fn few_numbers(mut self, few: impl Fn(&mut Config, u32) + Send + Sync + 'static) -> Self {
+        self.few_numbers = Some(Box::new(few));
+        self
+    }
+
     /// What reports call it.
     pub fn name(&self) -> &str {
         &self.name
@@ -125,6 +147,27 @@ impl Subject {
         tune(&mut client);
         tune(&mut server);
         (client, server)
+    }
+
+    /// The configurations of a dialer and a listener after a reload, and whether the certificate is another.
+    pub(crate) fn reloaded_configs(&self) -> (Config, Config, bool) {
+        let (client, server) = self.reloaded.clone().unwrap_or_else(|| self.configs(|_| ()));
+        (client, server, self.reloaded.is_some())
+    }
+
+    /// The configurations of ends that have `left` numbers for channels, if they can be had.
+    pub(crate) fn with_few_numbers(&self, left: u32) -> Option<(Config, Config)> {
+        let few = self.few_numbers.as_ref()?;
+        Some(self.configs(|config| few(config, left)))
+    }
+
+    /// A listener of a backend where another one was.
+    pub(crate) async fn listen_again(&self, url: &str, config: &Config) -> Result<Listener> {
+        let Source::Backend { backend, .. } = &self.source else {
+            return Err(Error::unsupported("this subject has no listener"));
+        };
+        let url = Url::parse(url)?;
+        backend.listen(&url, &applied(&**backend, &url, config)?).await
     }
 
     /// A listener of a backend.

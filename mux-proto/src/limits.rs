@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mux_api::Config;
+use mux_api::backend::numbers;
 
 /// What a connection allows its peer and itself.
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ impl Limits {
             frame: config.frame_size.clamp(1024, Self::MAX_FRAME),
             label: config.max_label.min(u32::from(u16::MAX)),
             early,
-            numbers: 0xFFFF_FF00,
+            numbers: numbers(config).map_or(0xFFFF_FF00, |few| few.min(0xFFFF_FF00)),
             hello_wait: Duration::from_secs(1),
             keepalive: config.keepalive,
             idle: config.idle,

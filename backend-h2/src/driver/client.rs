@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response, StatusCode};
-use mux_api::{Error, Initiator, codes};
+use mux_api::{Error, ErrorKind, Initiator, Origin, codes};
 
 use super::Driver;
 use super::Side;
@@ -38,13 +38,15 @@ pub(super) struct Client {
     asked: VecDeque<u64>,
     /// No request is parked before.
     pub(super) pause: Option<Instant>,
+    /// Requests that can still be made: the streams of HTTP/2 have numbers, which are never used again.
+    left: u32,
     /// The stream requested last: h2 replaces its waker while it waits for a free stream.
     last: Option<usize>,
     blocked: bool,
 }
 
 impl Client {
-    pub(super) fn new(requests: SendRequest<Outgoing>, make: Requests) -> Self {
+    pub(super) fn new(requests: SendRequest<Outgoing>, make: Requests, left: u32) -> Self {
         Self {
             requests: Some(requests),
             make,
@@ -52,6 +54,7 @@ impl Client {
             pool: Limits::POOL,
             asked: VecDeque::new(),
             pause: None,
+            left,
             last: None,
             blocked: false,
         }
@@ -82,6 +85,7 @@ impl Client {
     fn request(&mut self, request: Request<()>, wire: &mut Wire) -> Result<(), h2::Error> {
         let Some(requests) = &mut self.requests else { return Ok(()) };
         let (response, send): (ResponseFuture, _) = requests.send_request(request, false)?;
+        self.left = self.left.saturating_sub(1);
         wire.response = Some(response);
         wire.send = Some(send);
         Ok(())
@@ -114,6 +118,10 @@ impl Driver {
             if !opens && client.asked.is_empty() && !may_park {
                 break;
             }
+            if client.left == 0 {
+                self.numbers_used_up();
+                break;
+            }
             if !client.is_ready(cx) {
                 blocked = true;
                 break;
@@ -139,6 +147,20 @@ impl Driver {
         drop(state);
         crate::session::wake(wakers.0);
         crate::session::wake(wakers.1);
+    }
+
+    /// No request can be made any more: neither end opens channels from now on, and those that exist go on.
+    fn numbers_used_up(&mut self) {
+        let message = "the numbers of HTTP/2 streams are used up: open the channel on another session";
+        let error = Error::new(ErrorKind::GoAway, Origin::Local, message);
+        self.no_more_opens(error.with_code(codes::DRAINING).retry_safe(true));
+        self.fail_opens();
+        let Side::Client(client) = &mut self.side else { return };
+        client.asked.clear();
+        client.pool = 0;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.say(kind::GOAWAY, Some(codes::DRAINING), "the numbers of HTTP/2 streams are used up");
+        }
     }
 
     fn request_channel(&mut self) {

@@ -101,6 +101,7 @@ impl Driver {
                 let message = if reason.is_empty() { "the peer is draining the session" } else { &reason };
                 let error = Error::new(ErrorKind::GoAway, Origin::Peer, message).with_code(code).retry_safe(true);
                 self.no_more_opens(error);
+                self.fail_opens();
             }
             (kind::CLOSE, _) => {
                 let (code, reason) = (number()?.min(codes::MAX), control.reason());

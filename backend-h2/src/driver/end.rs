@@ -142,6 +142,18 @@ impl Driver {
         self.shared.wake_openers();
     }
 
+    /// Channels that have no stream yet will get none: nobody has seen them.
+    pub(super) fn fail_opens(&mut self) {
+        let mut state = self.shared.lock();
+        let opens = std::mem::take(&mut state.opens);
+        let error = state.going_away.clone().unwrap_or_else(Error::closed_locally);
+        drop(state);
+        for channel in opens {
+            channel.fail(&error);
+        }
+        self.shared.wake_openers();
+    }
+
     /// The peer has said CLOSE: what it sent before may still be on its way.
     pub(super) fn peer_closes(&mut self, error: Error) {
         self.no_more_opens(error.clone());

@@ -117,7 +117,7 @@ impl Driver {
         requests: SendRequest<Outgoing>,
         make: Requests,
     ) -> Result<Self, h2::Error> {
-        let side = Side::Client(Box::new(Client::new(requests, make)));
+        let side = Side::Client(Box::new(Client::new(requests, make, shared.limits.requests)));
         let mut driver = Self::new(shared, Conn::Client(conn), side, None);
         driver.open_control()?;
         Ok(driver)

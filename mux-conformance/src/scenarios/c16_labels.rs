@@ -1,4 +1,4 @@
-//! Clause 15: capabilities are asked, never guessed. Clause 16: labels.
+//! Clause 16: labels.
 
 use mux_api::{Capabilities, ErrorKind, OpenOptions, Priority};
 
@@ -7,12 +7,6 @@ use crate::scenario::{Scenario, scenario};
 use crate::tools::{can, channel, read_exactly};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    scenario!(
-        15,
-        "both-ends-agree",
-        "Both ends of a session name the same abilities, and they do not change while it lives.",
-        both_ends_agree
-    ),
     scenario!(
         16,
         "labels",
@@ -26,18 +20,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         label_above_the_peers_limit
     ),
 ];
-
-async fn both_ends_agree(cx: &Cx) {
-    let pair = cx.pair(|_| ()).await;
-    let ours = pair.client.capabilities();
-    assert_eq!(ours, pair.server.capabilities());
-    let (near, far) = cx.step("opening", channel(&pair.client, &pair.server)).await;
-    near.close();
-    far.close();
-    cx.settled(&pair).await;
-    assert_eq!((ours, ours), (pair.client.capabilities(), pair.server.capabilities()));
-    cx.close(pair).await;
-}
 
 async fn labels(cx: &Cx) {
     cx.both_ways(

@@ -4,7 +4,7 @@
 pub mod table;
 
 use libmux::Config;
-use libmux::backend::ByteStream;
+use libmux::backend::{ByteStream, NUMBERS};
 use mux_conformance::Subject;
 use mux_transport::tls::self_signed;
 
@@ -24,7 +24,7 @@ const H2_QUEUE: &str = "fails: what each channel has handed to HTTP/2, up to 128
      hand over much";
 
 pub fn subject(name: &str) -> Subject {
-    match name {
+    let subject = match name {
         "qmux+tcp" => of("qmux+tcp://127.0.0.1:0"),
         "qmux+unix" => of(&format!("qmux+unix://{}", socket())),
         "qmux+tls" => secured("qmux+tls://127.0.0.1:0"),
@@ -36,7 +36,13 @@ pub fn subject(name: &str) -> Subject {
         "h2c" => of("h2c://127.0.0.1:0"),
         "h2c+unix" => of(&format!("h2c+unix://{}", socket())),
         other => panic!("no subject is called {other}"),
-    }
+    };
+    // QUIC has 2^60.
+    if name == "quic" { subject } else { subject.few_numbers(few_numbers) }
+}
+
+fn few_numbers(config: &mut Config, left: u32) {
+    config.extra.insert(NUMBERS.to_owned(), left.to_string());
 }
 
 fn of(url: &str) -> Subject {
@@ -46,11 +52,17 @@ fn of(url: &str) -> Subject {
 
 /// With a certificate made for the occasion, which the dialer trusts by its pin.
 fn secured(url: &str) -> Subject {
+    let (client, server) = certified();
+    let (next_client, next_server) = certified();
+    of(url).client(client).server(server).reloaded(next_client, next_server)
+}
+
+fn certified() -> (Config, Config) {
     let made = self_signed(&["localhost", "127.0.0.1"]).expect("makes a certificate");
     let (mut client, mut server) = (Config::default(), Config::default());
     server.tls.identity_pem = Some((made.cert_pem.into_bytes(), made.key_pem.into_bytes()));
     client.tls.pins = vec![made.pin];
-    of(url).client(client).server(server)
+    (client, server)
 }
 
 fn socket() -> String {
