@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -239,13 +239,20 @@ impl SendSide {
             // The cheapest question: quinn has forgotten what is acknowledged.
             if stream.priority().is_err() {
                 self.end(&mut state, Phase::Acknowledged);
+                wake(state);
                 return true;
             }
             if !std::mem::replace(&mut state.looked, true) {
                 return false;
             }
         }
-        self.poll_acknowledged(&mut state, &mut Context::from_waker(Waker::noop())).is_ready()
+        // quinn remembers one waker: the one of an application that waits for this stays in its place.
+        let waker = state.waker.clone().map_or_else(|| Waker::noop().clone(), Waker::from);
+        let known = self.poll_acknowledged(&mut state, &mut Context::from_waker(&waker)).is_ready();
+        if known {
+            wake(state);
+        }
+        known
     }
 
     /// Waits until a finished direction has arrived, or failed.
@@ -269,6 +276,7 @@ impl SendSide {
             _ => return,
         };
         self.end(&mut state, phase);
+        wake(state);
     }
 
     pub(crate) fn poll_acknowledged(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -465,6 +473,15 @@ impl SendSide {
             state.held().until = Instant::now().checked_add(self.shared.settings.linger);
             self.enlist(state);
         }
+    }
+}
+
+/// Wakes the application, which waits for what quinn no longer tells, once the lock is released.
+fn wake(state: MutexGuard<'_, State>) {
+    let waker = state.waker.clone();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake_application();
     }
 }
 
