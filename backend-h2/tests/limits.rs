@@ -206,3 +206,34 @@ async fn a_label_that_is_too_long_is_told_at_once() {
     assert_eq!(error.kind(), ErrorKind::TooBig);
     assert!(error.message().contains("1024"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_given_up_before_it_was_accepted_is_never_seen() {
+    let (client, server, _listener) = pair(&Config::default()).await;
+    for (opener, acceptor) in [(&client, &server), (&server, &client)] {
+        within(async {
+            for _ in 0..300 {
+                // More than the backlog holds: what was given up takes no place in it.
+                let mut near = opener.open().await.expect("opens");
+                if near.opened().await.is_ok() {
+                    near.write_all(b"never seen").await.expect("writes");
+                }
+            }
+            let mut finished = opener.open_with(&OpenOptions::new().label("seen")).await.expect("opens");
+            finished.write_all(b"all").await.expect("writes");
+            finished.finish().expect("finishes");
+            // Confirmed although all of it came at once.
+            let confirmed = tokio::time::timeout(Duration::from_secs(10), finished.opened()).await;
+            confirmed.expect("in time").expect("there is room");
+            drop(finished);
+            idle([opener, opener]).await;
+            let mut far = acceptor.accept().await.expect("accepts");
+            assert_eq!(&far.label()[..], b"seen");
+            let mut buf = [0; 8];
+            assert_eq!(far.read(&mut buf).await.expect("reads"), 3);
+            assert_eq!(far.read(&mut buf).await.expect("ends"), 0);
+            assert!(acceptor.try_accept().is_err());
+        })
+        .await;
+    }
+}

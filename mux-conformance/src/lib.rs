@@ -11,16 +11,29 @@
 //! ```
 //! use std::sync::Arc;
 //! use mux_api::backend::Backend;
-//! use mux_conformance::{Subject, check};
+//! use mux_conformance::{Subject, Suite, check};
 //!
-//! fn examine(backend: impl Backend) {
-//!     check(Subject::backend(Arc::new(backend), "yours://127.0.0.1:0"));
+//! /// `backend` is yours; here stands one of ours.
+//! fn examine(backend: Arc<dyn Backend>) {
+//!     check(Subject::backend(backend, "qmux://127.0.0.1:0"));
 //! }
+//!
+//! let backend = libmux::registry().backend("qmux")?;
+//! // A few scenarios while you work on them, each verdict as it is reached:
+//! let subject = Subject::backend(Arc::clone(&backend), "qmux://127.0.0.1:0").named("ours");
+//! let report = Suite::new(subject).filter("half-close,labels").progress().run();
+//! assert!(report.passed(), "{report}");
+//! # if false {
+//! examine(backend);
+//! # }
+//! # Ok::<(), mux_api::Error>(())
 //! ```
 //!
 //! `check` panics with the report when a scenario fails; [`Suite`] has more to choose from and returns the [`Report`].
 //! A wire over byte streams that has no sockets yet is examined in memory with [`Subject::streams`], anything else that
-//! can make two connected sessions with [`Subject::pairs`].
+//! can make two connected sessions with [`Subject::pairs`]. Certificates come by [`Subject::client`] and
+//! [`Subject::server`]; say also what a listener is [reloaded](Subject::reloaded) with, and how the wire's numbers
+//! [run out](Subject::few_numbers), if they can.
 //!
 //! The environment changes a run: `MUX_CONFORMANCE_FILTER=words` (separated by commas) chooses scenarios by name,
 //! `MUX_CONFORMANCE_SEED=n` replays the seed that a failure printed, `MUX_CONFORMANCE_SEEDS=n` (or `full`) says how many

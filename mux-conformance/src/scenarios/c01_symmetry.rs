@@ -159,13 +159,23 @@ async fn open_beyond_the_credit(cx: &Cx) {
                         let waiting = tokio::time::timeout(std::time::Duration::ZERO, opener.open());
                         assert!(waiting.await.is_err(), "an open beyond the limit waits");
                     }
-                    let waiting = opener.clone();
-                    let waiting = tokio::spawn(async move { waiting.open().await });
-                    near.pop().expect("one").close();
-                    far.pop().expect("one").close();
-                    let opened = cx.soon("an open while there is room again", waiting).await.expect("task");
-                    opened.expect("opens once there is room").close();
-                    cx.step("accepting it", acceptor.accept()).await.expect("accepts").close();
+                    for round in 0..20 {
+                        let waiting = opener.clone();
+                        let waiting = tokio::spawn(async move { waiting.open().await });
+                        // Any channel may be the one that ends, and in any way.
+                        let (ours, theirs) = (near.remove(round % MOST), far.remove(round % MOST));
+                        if round % 2 == 0 {
+                            ours.close();
+                            theirs.close();
+                        } else {
+                            drop((theirs, ours));
+                        }
+                        let opened = cx.soon("an open once there is room again", waiting).await.expect("task");
+                        near.push(opened.expect("opens once there is room"));
+                        far.push(cx.step("accepting it", acceptor.accept()).await.expect("accepts"));
+                        let full = opener.try_open(&OpenOptions::new()).expect_err("full again");
+                        assert_eq!(full.kind(), ErrorKind::Blocked, "{full:?}");
+                    }
                 }
                 Ok(mut refused) => {
                     let error = cx.step("the refusal", refused.read(&mut [0])).await.expect_err("beyond the limit");

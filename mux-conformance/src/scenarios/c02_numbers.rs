@@ -31,8 +31,7 @@ async fn numbers_run_out(cx: &Cx) {
     };
     for dialer_opens in [true, false] {
         let pair = cx.pair_of(&client, &server, None).await;
-        let (opener, acceptor) =
-            if dialer_opens { (&pair.client, &pair.server) } else { (&pair.server, &pair.client) };
+        let (opener, acceptor) = if dialer_opens { (&pair.client, &pair.server) } else { (&pair.server, &pair.client) };
         if !dialer_opens && !cx.server_may_open(&pair).await {
             continue;
         }
@@ -126,7 +125,9 @@ async fn numbers_do_not_run_out(cx: &Cx) {
         },
     )
     .await;
-    cx.note("nothing brings the wire's numbers near their end: thousands of channels one after the other are no trouble");
+    cx.note(
+        "nothing brings the wire's numbers near their end: thousands of channels one after the other are no trouble",
+    );
 }
 
 async fn two_thousand_channels(cx: &Cx) {

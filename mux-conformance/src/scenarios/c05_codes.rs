@@ -1,6 +1,6 @@
 //! Clause 5: reset and stop, with codes. Clause 6: dropping is aborting, closing is polite.
 
-use mux_api::{Capabilities, ErrorKind, Origin, Session, codes};
+use mux_api::{Capabilities, ErrorKind, OpenOptions, Origin, Session, codes};
 
 use crate::context::Cx;
 use crate::scenario::{Scenario, scenario};
@@ -25,6 +25,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "reset-leaves-the-other-direction",
         "A direction that is reset leaves the other one as it was.",
         reset_leaves_the_other_direction
+    ),
+    scenario!(
+        5,
+        "reset-right-after-open",
+        "A direction that is reset as soon as its channel is open keeps its label, its code, and the other direction.",
+        reset_right_after_open
     ),
     scenario!(
         6,
@@ -200,6 +206,57 @@ async fn reset_leaves_the_other_direction(cx: &Cx) {
             far.finish().expect("finishes");
             cx.step("the other direction", read_exactly(near.recv_half(), b"all of it")).await;
             cx.step("its end", read_end(near.recv_half())).await;
+        },
+    )
+    .await;
+}
+
+async fn reset_right_after_open(cx: &Cx) {
+    const COUNT: usize = 120;
+    let needed = Capabilities::RESET_CODE | Capabilities::LABEL;
+    cx.both_ways(
+        |config| config.channel_backlog = COUNT as u32,
+        async |opener, acceptor| {
+            if !can(opener, needed) {
+                cx.without(needed, "reset(7) of a channel without label that was just opened is Unsupported");
+                let (mut near, mut far) = cx.step("opening", channel(opener, acceptor)).await;
+                let refused = near.send_half().reset(7).expect_err("cannot be carried");
+                assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
+                near.write_all(b"unchanged").await.expect("nothing has changed");
+                cx.step("what was written after it", read_exactly(far.recv_half(), b"unchanged")).await;
+                return;
+            }
+            let label = |at: usize| vec![at as u8; [0, 5, 1024][at % 3]];
+            let answering = async {
+                for _ in 0..COUNT {
+                    let mut far = acceptor.accept().await.expect("accepts");
+                    let label = far.label().clone();
+                    let error = read_failure(far.recv_half()).await;
+                    assert_eq!(error.kind(), ErrorKind::Reset, "{error:?}");
+                    let code = error.code().expect("has a code").to_be_bytes();
+                    far.write_all(&[&code, &label[..]].concat()).await.expect("the other direction is as it was");
+                    far.close();
+                }
+            };
+            let asking = async {
+                let mut opened = Vec::new();
+                for at in 0..COUNT {
+                    let options = OpenOptions::new().label(label(at));
+                    let mut near = opener.open_with(&options).await.expect("opens");
+                    // With and without bytes of its own.
+                    if at % 2 == 0 {
+                        near.write_all(&vec![1; at]).await.expect("writes");
+                    }
+                    near.send_half().reset(at as u64).expect("resets");
+                    opened.push(near);
+                }
+                for (at, near) in opened.iter_mut().enumerate() {
+                    let expected = [&(at as u64).to_be_bytes(), &label(at)[..]].concat();
+                    cx.step(format!("the answer on channel {at}"), read_exactly(near.recv_half(), &expected)).await;
+                    cx.step("its end", read_end(near.recv_half())).await;
+                }
+            };
+            cx.step("resets against accepts", async { tokio::join!(answering, asking) }).await;
         },
     )
     .await;

@@ -1,7 +1,7 @@
 //! Listeners. Clause 10: their end is explained and leaves sessions alone. Clause 13: a dropped accept loses no session.
 //! Clause 15: what can be replaced while they run.
 
-use mux_api::{Config, Error, ErrorKind, Listener, Origin, Session};
+use mux_api::{Channel, Config, ErrorKind, Listener, Origin, Session};
 
 use crate::context::Cx;
 use crate::scenario::{Needs, Scenario, scenario};
@@ -152,9 +152,15 @@ async fn listener_reloaded(cx: &Cx) {
         return end(cx, old).await;
     }
     let new = connect(cx, &listener, &new_client).await;
-    let refused = two_unaccepted(cx, &new).await.expect_err("the new backlog holds one");
+    let (first, mut second) = two_unaccepted(cx, &new).await;
+    let refused = cx.step("the refusal", second.read(&mut [0])).await.expect_err("the new backlog holds one");
     assert_refused(&refused, mux_api::codes::REFUSED);
-    two_unaccepted(cx, &old).await.expect("the old session keeps its limits");
+    drop((first, second));
+    let kept = two_unaccepted(cx, &old).await;
+    for _ in 0..2 {
+        cx.step("the old session keeps its limits", old.1.accept()).await.expect("accepts").close();
+    }
+    drop(kept);
     if new_certificate {
         let dialed = cx.step("a dial that trusts the old certificate", cx.subject.dial(listener.url(), &client, None));
         assert_eq!(dialed.await.expect_err("it is another").kind(), ErrorKind::Certificate);
@@ -169,19 +175,9 @@ async fn listener_reloaded(cx: &Cx) {
     end(cx, old).await;
 }
 
-/// Opens two channels that nobody accepts; the refusal, if there is one.
-async fn two_unaccepted(cx: &Cx, (dialed, accepted): &(Session, Session)) -> Result<(), Error> {
-    let mut kept = Vec::new();
-    for _ in 0..2 {
-        let mut near = cx.step("opening", dialed.open()).await.expect("opens");
-        let answered = cx.step("the answer to it", answer(dialed, &mut near)).await;
-        kept.push((near, answered));
-    }
-    while let Ok(far) = accepted.try_accept() {
-        far.close();
-    }
-    kept.into_iter().try_for_each(|(near, answered)| {
-        near.close();
-        answered
-    })
+/// Opens two channels that nobody accepts, the second one once the first is known to wait.
+async fn two_unaccepted(cx: &Cx, (dialed, _): &(Session, Session)) -> (Channel, Channel) {
+    let mut first = cx.step("opening", dialed.open()).await.expect("opens");
+    cx.step("the answer to it", answer(dialed, &mut first)).await.expect("there is room for one");
+    (first, cx.step("opening", dialed.open()).await.expect("opens"))
 }

@@ -29,6 +29,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     .seeds(8, 10_000),
     scenario!(
         10,
+        "goodbye-is-heard",
+        "The session's close, with its code, reaches an end that keeps writing to a peer who has stopped reading.",
+        goodbye_is_heard
+    )
+    .seeds(10, 500),
+    scenario!(
+        10,
         "cut-anywhere",
         "A connection that breaks in the middle of transfers ends each of them with all its bytes or an error: never a \
          short read and a clean end.",
@@ -48,10 +55,12 @@ enum Way {
     Drop,
     /// Neither finished nor dropped when the session is closed.
     Keep,
+    /// Closed after the session.
+    Late,
 }
 
 /// One channel's writer; what it wrote, and the way it ended.
-async fn write_somehow(channel: mux_api::Channel, mut random: Random) -> (mux_api::Channel, usize, Way) {
+async fn write_somehow(channel: Channel, mut random: Random) -> (Channel, usize, Way) {
     let mut channel = channel;
     let total = random.size(300_000) - 1;
     let mut at = 0;
@@ -62,7 +71,7 @@ async fn write_somehow(channel: mux_api::Channel, mut random: Random) -> (mux_ap
         }
         at += some;
     }
-    let way = [Way::Finish, Way::Close, Way::Drop, Way::Keep][random.below(4)];
+    let way = [Way::Finish, Way::Close, Way::Drop, Way::Keep, Way::Late][random.below(5)];
     (channel, at, way)
 }
 
@@ -99,7 +108,7 @@ async fn close_loses_nothing(cx: &Cx) {
         writers.push(tokio::spawn(write_somehow(near, cx.random())));
     }
     let mut wrote = Vec::new();
-    let mut kept = Vec::new();
+    let (mut kept, mut late) = (Vec::new(), Vec::new());
     for writer in writers {
         let (mut channel, total, way) = cx.step("a writer", writer).await.expect("task");
         match way {
@@ -110,10 +119,12 @@ async fn close_loses_nothing(cx: &Cx) {
             Way::Close => channel.close(),
             Way::Drop => drop(channel),
             Way::Keep => kept.push(channel),
+            Way::Late => late.push(channel),
         }
         wrote.push((total, way));
     }
     closer.close(77, "that was all").expect("closes");
+    late.into_iter().for_each(Channel::close);
     for (reader, (total, way)) in readers.into_iter().zip(wrote) {
         let (at, end) = cx.step(format!("the reader of {total} bytes ({way:?})"), reader).await.expect("task");
         match (way, end) {
@@ -121,10 +132,10 @@ async fn close_loses_nothing(cx: &Cx) {
             (Way::Finish | Way::Close, Err(error)) => {
                 panic!("{at} of {total} bytes came of what was finished ({way:?}) before close(): {error:?}")
             }
-            (Way::Drop | Way::Keep, Ok(())) => {
+            (Way::Drop | Way::Keep | Way::Late, Ok(())) => {
                 assert!(!visible, "a clean end ({at} of {total} bytes) of what was never finished ({way:?})");
             }
-            (Way::Drop | Way::Keep, Err(_)) => assert!(at <= total),
+            (Way::Drop | Way::Keep | Way::Late, Err(_)) => assert!(at <= total),
         }
     }
     drop(kept);
@@ -235,6 +246,26 @@ async fn drain_loses_nothing(cx: &Cx) {
     assert_eq!(*lock(&served), answered, "served, and answered");
     cx.step("the dialer's end", pair.client.closed()).await;
     cx.step("the acceptor's end", pair.server.closed()).await;
+}
+
+async fn goodbye_is_heard(cx: &Cx) {
+    let mut random = cx.random();
+    let pair = cx.pair(|_| ()).await;
+    let (mut near, far) = cx.step("opening", channel(&pair.client, &pair.server)).await;
+    let size = random.size(30_000);
+    let writing = tokio::spawn(async move { while near.write_all(&vec![1; size]).await.is_ok() {} });
+    tokio::time::sleep(Duration::from_micros(random.below(500) as u64)).await;
+    pair.server.close(5, "enough").expect("closes");
+    let cause = cx.step("the end of the one that writes", pair.client.closed()).await;
+    if can(&pair.client, Capabilities::GOAWAY) {
+        assert_eq!((cause.origin(), cause.code(), cause.message()), (Origin::Peer, Some(5), "enough"), "{cause:?}");
+    } else {
+        assert_ne!(cause.origin(), Origin::Local, "{cause:?}");
+        cx.without(Capabilities::GOAWAY, "the session's end has neither code nor reason");
+    }
+    cx.step("the writer", writing).await.expect("task");
+    cx.step("the closing end", pair.server.closed()).await;
+    drop(far);
 }
 
 async fn cut_anywhere(cx: &Cx) {

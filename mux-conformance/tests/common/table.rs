@@ -28,6 +28,26 @@ const CLAUSES: [&str; 16] = [
     "A channel may have a label, seen before any data.",
 ];
 
+/// The scenarios of the C driver, which an application sees through `include/mux.h`.
+const THROUGH_C: [&str; 7] = [
+    include_str!("../../../tests/c/conformance/opening.c"),
+    include_str!("../../../tests/c/conformance/streams.c"),
+    include_str!("../../../tests/c/conformance/endings.c"),
+    include_str!("../../../tests/c/conformance/limits.c"),
+    include_str!("../../../tests/c/conformance/living.c"),
+    include_str!("../../../tests/c/conformance/threads.c"),
+    include_str!("../../../tests/c/conformance/deadlines.c"),
+];
+
+/// Clause and name of each, from the tables at the ends of its files: `{"4", "half-close", half_close},`.
+fn through_c() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let row = |line: &'static str| {
+        let mut quoted = line.strip_prefix("    {\"")?.split('"');
+        Some((quoted.next()?, quoted.nth(1)?))
+    };
+    THROUGH_C.into_iter().flat_map(str::lines).filter_map(row)
+}
+
 /// What a scenario found out about a subject, as the table tells it: a word, and what is to be said about it.
 pub fn cell(subject: &str, verdict: &Verdict) -> (String, BTreeSet<String>) {
     if let Some((.., why)) = KNOWN.iter().find(|(of, what, _)| (*of, *what) == (subject, verdict.name)) {
@@ -47,9 +67,12 @@ pub fn render(reports: &[Report]) -> String {
          What sessions and channels promise, whatever wire carries them: sixteen clauses, each proved by scenarios of\n\
          `mux-conformance` on every backend and transport. Written by `make conformance`; the tests compare it with what\n\
          they find. *ok* with a letter: the session lacks an ability, and what is documented for its absence was asserted\n\
-         instead (below). *known*: a shortcoming that is known (below). After every scenario no task, session, channel entry, reserved byte or file descriptor is left.\n\n\
+         instead (below). *known*: a shortcoming that is known (below). After every scenario no task, session, channel entry,\n\
+         reserved byte or file descriptor is left.\n\n\
          `qmux-plain` is qmux with a peer that knows the base protocol only (`ext=off`); `qmux-pipe` and `h2c-pipe` run on\n\
-         pipes in memory. To run it on a backend of your own see the documentation of the crate `mux-conformance`.\n\n",
+         pipes in memory. (C): also a scenario of the C driver, which every wire passes through `include/mux.h`\n\
+         (`tests/c/run LIBDIR conformance`; the others need the suite's own link, or what C has no call for). To run the\n\
+         suite on a backend of your own see the documentation of the crate `mux-conformance`.\n\n",
     );
     let mut notes: BTreeMap<String, usize> = BTreeMap::new();
     for name in scenarios().map(|scenario| scenario.name) {
@@ -63,7 +86,8 @@ pub fn render(reports: &[Report]) -> String {
         NAMES.iter().for_each(|name| out.push_str(&format!(" {name} |")));
         let _ = write!(out, "\n|---|{}\n", "---|".repeat(NAMES.len()));
         for scenario in scenarios().filter(|scenario| scenario.clause == at) {
-            let _ = write!(out, "| **{}**: {} |", scenario.name, scenario.proves);
+            let c = if through_c().any(|(_, name)| name == scenario.name) { " (C)" } else { "" };
+            let _ = write!(out, "| **{}**{c}: {} |", scenario.name, scenario.proves);
             for report in reports {
                 let (word, said) = found(report, scenario.name);
                 let keys: Vec<String> = said.iter().map(|text| letter(notes[text])).collect();
@@ -73,7 +97,12 @@ pub fn render(reports: &[Report]) -> String {
         }
         out.push('\n');
     }
-    out.push_str("## What is different where\n\n");
+    out.push_str("## Through C only\n\n| clause | scenario |\n|---|---|\n");
+    let own = through_c().filter(|(_, name)| scenarios().all(|scenario| scenario.name != *name));
+    for (clause, name) in own {
+        let _ = writeln!(out, "| {} | **{name}** |", if clause == "net" { "any connection's" } else { clause });
+    }
+    out.push_str("\n## What is different where\n\n");
     let mut sorted: Vec<_> = notes.into_iter().collect();
     sorted.sort_by_key(|(_, at)| *at);
     for (text, at) in sorted {

@@ -13,7 +13,7 @@ struct scenario {
 };
 
 /* Ends with a row whose name is NULL. */
-extern const struct scenario opening[], streams[], endings[], living[], threads[], deadlines[];
+extern const struct scenario opening[], streams[], endings[], limits[], living[], threads[], deadlines[];
 
 /* A configuration with one number changed. */
 static inline mux_config with_u64(uint32_t key, uint64_t value) {

@@ -201,12 +201,12 @@ static void concurrent_methods(const char *url) {
 }
 
 const struct scenario deadlines[] = {
-    {"net", "ping-pong", ping_pong},
+    {"4", "ping-pong", ping_pong},
     {"net", "a-past-deadline-does-not-wait", a_past_deadline_does_not_wait},
     {"net", "a-future-deadline-ends-the-sleep", a_future_deadline_ends_the_sleep},
-    {"net", "close-wakes-who-sleeps", close_wakes_who_sleeps},
+    {"10", "close-wakes-the-blocked", close_wakes_who_sleeps},
     {"net", "the-end-of-the-session-wakes-who-sleeps", the_end_of_the_session_wakes_who_sleeps},
     {"net", "an-interrupt-holds-until-resume", an_interrupt_holds_until_resume},
-    {"net", "concurrent-methods", concurrent_methods},
+    {"14", "methods-at-once", concurrent_methods},
     {NULL, NULL, NULL},
 };

@@ -167,8 +167,8 @@ static void an_idle_session_ends_when_asked_to(const char *url) {
 }
 
 const struct scenario living[] = {
-    {"6", "cut-is-noticed", a_killed_writer_is_no_end},
-    {"9", "urgent-beside-bulk", an_urgent_channel_moves_beside_a_bulk_one},
+    {"11", "cut-is-noticed", a_killed_writer_is_no_end},
+    {"9", "turns", an_urgent_channel_moves_beside_a_bulk_one},
     {"11", "black-hole-is-noticed", a_silent_peer_is_noticed},
     {"11", "black-hole-on-a-full-link", a_silent_peer_is_noticed_on_a_full_link},
     {"11", "no-false-alarm", no_false_alarm},

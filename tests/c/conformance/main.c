@@ -4,7 +4,7 @@
  * calls the library. */
 #include "conform.h"
 
-static const struct scenario *const groups[] = {opening, streams, endings, living, threads, deadlines};
+static const struct scenario *const groups[] = {opening, streams, endings, limits, living, threads, deadlines};
 enum { GROUPS = sizeof groups / sizeof *groups };
 
 static double seconds(void) {

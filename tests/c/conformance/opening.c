@@ -271,7 +271,7 @@ const struct scenario opening[] = {
     {"1", "both-ends-open-at-once", simultaneous_opens_are_two_channels},
     {"2", "acceptor-speaks-first", accepted_before_a_byte_is_written},
     {"2", "open-waits-for-the-connection", open_waits_for_the_connection},
-    {"2", "open-and-close-leave-nothing", open_and_close_leaves_nothing},
+    {"2", "opens-given-up", open_and_close_leaves_nothing},
     {"2", "open-beyond-the-credit", open_beyond_the_limit_waits_or_is_refused},
     {"2", "confirmation", confirmation_of_an_open},
     {"3", "backlog", backlog_refuses_safe_to_retry},

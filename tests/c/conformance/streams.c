@@ -222,12 +222,12 @@ static void nobody_accepts_and_the_session_goes_on(const char *url) {
 }
 
 const struct scenario streams[] = {
-    {"4", "bytes-in-order", bytes_arrive_in_order},
+    {"4", "basic-transfer", bytes_arrive_in_order},
     {"4", "half-close", half_close_leaves_the_other_direction},
     {"4", "end-once-and-for-ever", eof_is_seen_once_all_is_read_and_stays},
-    {"7", "unread-channels", unread_channels_beside_an_active_one},
-    {"7", "both-write-before-reading", both_sides_write_before_reading},
+    {"7", "unread-channels-1000", unread_channels_beside_an_active_one},
+    {"12", "both-write-before-reading", both_sides_write_before_reading},
     {"8", "unread-holds-what-was-set", an_unread_channel_holds_what_was_configured},
-    {"12", "nobody-accepts", nobody_accepts_and_the_session_goes_on},
+    {"3", "nobody-accepts", nobody_accepts_and_the_session_goes_on},
     {NULL, NULL, NULL},
 };

@@ -181,9 +181,9 @@ static void racing_accepts_share_the_channels(const char *url) {
 }
 
 const struct scenario threads[] = {
-    {"13", "timed-out-reads-and-writes-lose-nothing", timed_out_reads_and_writes_lose_nothing},
-    {"13", "timed-out-opens-and-accepts-lose-nothing", timed_out_opens_and_accepts_lose_nothing},
-    {"14", "halves-in-two-threads", halves_in_two_threads},
+    {"13", "reads-and-writes-cancelled", timed_out_reads_and_writes_lose_nothing},
+    {"2", "opens-cancelled", timed_out_opens_and_accepts_lose_nothing},
+    {"14", "halves-in-threads", halves_in_two_threads},
     {"14", "racing-readers-share-the-bytes", racing_readers_share_the_bytes},
     {"14", "racing-writers-lose-nothing", racing_writers_lose_nothing},
     {"14", "racing-accepts-share-the-channels", racing_accepts_share_the_channels},
