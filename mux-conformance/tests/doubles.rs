@@ -1,5 +1,7 @@
 //! The suite against backends that are broken on purpose: each flaw is found by the scenario that should find it.
 
+#[path = "common/alone.rs"]
+mod alone;
 mod flawed;
 
 use std::sync::Arc;
@@ -43,16 +45,18 @@ fn is_found(flaw: Flaw) {
 
 #[test]
 fn without_a_flaw_the_same_scenarios_pass() {
-    let names: Vec<&str> = FOUND.iter().map(|(_, scenario, _)| *scenario).collect();
-    let report = examine(Flaw::None, &names.join(","));
-    assert!(report.passed(), "{report}");
+    alone::alone("without_a_flaw_the_same_scenarios_pass", || {
+        let names: Vec<&str> = FOUND.iter().map(|(_, scenario, _)| *scenario).collect();
+        let report = examine(Flaw::None, &names.join(","));
+        assert!(report.passed(), "{report}");
+    });
 }
 
 macro_rules! found {
     ($($test:ident $flaw:ident,)*) => {
         $(#[test]
         fn $test() {
-            is_found(Flaw::$flaw);
+            alone::alone(stringify!($test), || is_found(Flaw::$flaw));
         })*
 
         #[test]

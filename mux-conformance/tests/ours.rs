@@ -41,7 +41,7 @@ macro_rules! examined {
     ($($test:ident $name:literal,)*) => {
         $(#[test]
         fn $test() {
-            examine($name);
+            subjects::alone::alone(stringify!($test), || examine($name));
         })*
 
         #[test]

@@ -1,6 +1,7 @@
 //! Every backend and transport of the registry, as the suite and the table of `docs/conformance.md` see them.
 #![allow(unreachable_pub, dead_code, reason = "shared by the tests and the example, each using its part")]
 
+pub mod alone;
 pub mod table;
 
 use libmux::Config;
