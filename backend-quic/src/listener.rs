@@ -10,7 +10,7 @@ use mux_api::backend::ListenerOps;
 use mux_api::{Config, Error, Result, Role, Session, Url};
 use quinn::{Endpoint, Incoming, ServerConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::congestion::Ending;
@@ -128,9 +128,11 @@ struct Acceptor {
     current: Mutex<Arc<Accepting>>,
 }
 
-/// Accepts until it is aborted. One bad connection does not end it.
+/// Accepts until it is aborted, which ends the handshakes that are under way. One bad connection does not end it.
 async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
+    let mut handshakes = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
+        while handshakes.try_join_next().is_some() {}
         let Ok(shaking) = Arc::clone(&acceptor.handshakes).try_acquire_owned() else {
             incoming.refuse();
             continue;
@@ -150,7 +152,7 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
         };
         let acceptor = Arc::clone(&acceptor);
         let current = Arc::clone(&lock(&acceptor.current));
-        tokio::spawn(async move {
+        handshakes.spawn(async move {
             let peer = incoming.remote_address();
             let shaken = timeout(current.handshake, shake_hands(incoming, live, &acceptor, &current)).await;
             drop(shaking);

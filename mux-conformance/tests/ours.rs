@@ -3,13 +3,17 @@
 #[path = "common/mod.rs"]
 mod subjects;
 
-use mux_conformance::{Suite, scenarios};
+use mux_conformance::{SEEDS_VARIABLE, Suite, scenarios};
 use subjects::table;
 
 const DOCUMENT: &str = include_str!("../../docs/conformance.md");
 
 fn examine(name: &str) {
-    let report = Suite::new(subjects::subject(name)).run();
+    let mut suite = Suite::new(subjects::subject(name));
+    if std::env::var_os(SEEDS_VARIABLE).is_some() {
+        suite = suite.progress();
+    }
+    let report = suite.run();
     println!("{report}");
     let known = |scenario: &str| subjects::KNOWN.iter().any(|(of, what, _)| (*of, *what) == (name, scenario));
     let unknown: Vec<&str> = report.failed().map(|verdict| verdict.name).filter(|failed| !known(failed)).collect();

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use mux_api::backend::ListenerOps;
 use mux_api::{Config, Error, ErrorKind, Origin, Result, Session};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::{Acceptor, ByteStream};
@@ -108,9 +108,12 @@ struct Accepting {
 }
 
 impl Accepting {
-    /// Accepts until it is aborted. One bad connection, or a passing shortage, does not end it.
+    /// Accepts until it is aborted, which ends the handshakes that are under way. One bad connection, or a passing shortage,
+    /// does not end it.
     async fn run(self) {
+        let mut handshakes = JoinSet::new();
         loop {
+            while handshakes.try_join_next().is_some() {}
             let (place, live) = (Arc::clone(&self.backlog).acquire_owned(), Arc::clone(&self.sessions).acquire_owned());
             // Neither semaphore is ever closed.
             let (Ok(place), Ok(live)) = (place.await, live.await) else { return };
@@ -127,8 +130,7 @@ impl Accepting {
                 }
             };
             let entry = Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place } };
-            let shaken = self.shake_hands(stream, entry);
-            tokio::spawn(shaken);
+            handshakes.spawn(self.shake_hands(stream, entry));
         }
     }
 

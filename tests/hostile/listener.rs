@@ -75,3 +75,13 @@ async fn a_message_that_comes_byte_by_byte_holds_only_itself() {
     }
     assert_eq!(session.stats().budget_used, before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_listener_hangs_up_on_those_who_were_not_through() {
+    let attacked = Attacked::new(&Config::default()).await;
+    let mut stream = attacked.connect().await;
+    push(&mut stream, &HELLO[..3]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    attacked.listener.close();
+    read_to_end(&mut stream).await;
+}

@@ -57,7 +57,8 @@ async fn end(cx: &Cx, (dialed, accepted): (Session, Session)) {
 }
 
 async fn listener_closed(cx: &Cx) {
-    let (client, server) = cx.subject.configs(|_| ());
+    // The last packet of a dial that failed may reach who listens next, and is then waited on for as long as this says.
+    let (client, server) = cx.subject.configs(|config| config.keepalive = std::time::Duration::from_secs(2));
     let listener = cx.subject.listen(&server).await.expect("listens");
     let url = listener.url().to_owned();
     let old = connect(cx, &listener, &client).await;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 const ALONE: &str = "MUX_CONFORMANCE_ALONE";
 
 /// Runs `examine` in a process of its own, which is this test program with this test alone.
-pub fn alone(test: &str, examine: impl FnOnce()) {
+pub(crate) fn alone(test: &str, examine: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
         return examine();
     }
