@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mux_api::backend::ChannelParts;
 use mux_api::{Initiator, Reservation, Role, codes};
-use quinn::{ReadError, RecvStream, SendStream};
+use quinn::{ReadError, RecvStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -21,6 +21,7 @@ use crate::error::varint;
 use crate::preface::{self, BadPreface, Preface};
 use crate::recv::QuicRecv;
 use crate::send::QuicSend;
+use crate::session::Stream;
 use crate::shared::Shared;
 use crate::side::SendSide;
 use crate::wire::Wire;
@@ -33,7 +34,7 @@ const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A stream of the peer's that nobody has taken yet. Dropped, it is reset, never ended cleanly.
 struct Arriving {
-    streams: Option<(SendStream, RecvStream)>,
+    streams: Option<Stream>,
     /// Its receive window, `None` where the budget has no room.
     held: Option<Reservation>,
 }
@@ -65,9 +66,15 @@ enum Read {
 type Reading = Pin<Box<dyn Future<Output = (Arriving, Read)> + Send>>;
 
 /// Accepts until the connection is over and everything that arrived before was looked at.
-pub(crate) async fn accept_all(shared: Arc<Shared>, role: Role, control: oneshot::Sender<Control>) {
+pub(crate) async fn accept_all(
+    shared: Arc<Shared>,
+    role: Role,
+    control: oneshot::Sender<Control>,
+    first: Option<Stream>,
+) {
     let mut acceptor = Acceptor { shared, role, control: Some(control) };
     let mut prefaces: FuturesUnordered<Reading> = FuturesUnordered::new();
+    prefaces.extend(first.and_then(|first| acceptor.meet(first)));
     loop {
         tokio::select! {
             accepted = acceptor.shared.conn.accept_bi(), if prefaces.len() < PREFACES => {
@@ -186,7 +193,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// Takes a stream at once if its preface is there, which nearly always came with it.
-    fn meet(&mut self, (send, mut recv): (SendStream, RecvStream)) -> Option<Reading> {
+    fn meet(&mut self, (send, mut recv): Stream) -> Option<Reading> {
         let shared = &self.shared;
         let stream = recv.id().into();
         let mut reader = Reader { input: Bytes::new(), wire: shared.wire, max_label: shared.settings.max_label };

@@ -9,19 +9,20 @@ use futures_util::stream::FuturesUnordered;
 use mux_api::backend::{Backend, Scheme};
 use mux_api::{Capabilities, Config, ConfigOption, Error, ErrorKind, Listener, Origin, Result, Role, Session, Url};
 use mux_transport::tls;
-use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint};
+use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, ZeroRttAccepted};
 use tokio::time::{sleep, timeout};
 
 use crate::congestion::Ending;
 use crate::crypto;
-use crate::endpoint::{endpoint, resolve};
+use crate::endpoint::{Dialer, endpoint, resolve};
 use crate::error::connection_error;
 use crate::listener::{Accepting, QuicListener};
-use crate::options::OPTIONS;
-use crate::probe::{any_address, unreachable};
-use crate::session::{Connected, start};
+use crate::options::{OPTIONS, Resume};
+use crate::probe::unreachable;
+use crate::session::{Connected, Early, start};
 use crate::settings::Settings;
-use crate::wire::{CAPABILITIES, Wire};
+use crate::tickets;
+use crate::wire::{CAPABILITIES, LIBMUX, Wire};
 
 /// Serves `quic`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,14 +87,26 @@ async fn connect(url: &Url, config: &Config) -> Result<Session> {
     // Checked here for the sake of its message; quinn takes the text.
     tls::server_name(&config.tls, host)?;
     let name = config.tls.server_name.as_deref().unwrap_or(host);
-    let client = ClientConfig::new(crypto::client(config, &settings.options)?);
+    let (crypto, tickets) = match settings.options.resume {
+        Resume::No => (crypto::client(config, &settings.options)?, None),
+        Resume::Tickets | Resume::Early => {
+            let (crypto, key) = tickets::client(url.authority(), config, &settings.options)?;
+            (crypto, Some(key))
+        }
+    };
+    let client = ClientConfig::new(crypto);
     let ending = Ending::default();
     let dialing = Dialing { client, name, settings: &settings, ending: &ending };
 
-    let (conn, endpoint) = race(resolve(url).await?, &dialing).await?;
+    let Attempted { conn, endpoint, accepted } = race(resolve(url).await?, &dialing).await?;
     let local = endpoint.local_addr().ok();
+    let is_early = accepted.is_some();
+    let protocol = settings.options.alpn.first().map_or(LIBMUX, |name| name).to_owned();
+    let early = accepted.zip(tickets).map(|(accepted, tickets)| Early { protocol, accepted, tickets });
     let connected = Connected {
         conn,
+        first: None,
+        early,
         ending,
         url: url.to_string(),
         role: Role::Client,
@@ -102,6 +115,9 @@ async fn connect(url: &Url, config: &Config) -> Result<Session> {
         guard: None,
     };
     let session = start(connected, settings).await?;
+    if is_early {
+        return Ok(session);
+    }
     // An acceptor judges our certificate after our handshake is complete: only its answer says that we are in.
     if session.capabilities().contains(Capabilities::GOAWAY) {
         session.ping().await.map_err(|error| error.context(format!("connecting to {url}")))?;
@@ -117,8 +133,15 @@ struct Dialing<'a> {
     ending: &'a Ending,
 }
 
+/// A connection, or one that can be used before the peer answers.
+struct Attempted {
+    conn: Connection,
+    endpoint: Dialer,
+    accepted: Option<ZeroRttAccepted>,
+}
+
 /// The first of `addresses` to answer.
-async fn race(addresses: Vec<SocketAddr>, dialing: &Dialing<'_>) -> Result<(Connection, Endpoint)> {
+async fn race(addresses: Vec<SocketAddr>, dialing: &Dialing<'_>) -> Result<Attempted> {
     let attempts: FuturesUnordered<_> = addresses
         .into_iter()
         .enumerate()
@@ -144,12 +167,11 @@ async fn race(addresses: Vec<SocketAddr>, dialing: &Dialing<'_>) -> Result<(Conn
     Err(worst.unwrap_or_else(Error::closed_locally))
 }
 
-async fn attempt(address: SocketAddr, dialing: &Dialing<'_>) -> Result<(Connection, Endpoint)> {
+async fn attempt(address: SocketAddr, dialing: &Dialing<'_>) -> Result<Attempted> {
     let doing = format!("connecting to {address}");
     let mut client = dialing.client.clone();
     client.transport_config(dialing.settings.transport(Role::Client, address.ip(), dialing.ending)?);
-    let endpoint = endpoint(any_address(address), None, &dialing.settings.options)
-        .map_err(|error| Error::from_io(&doing, error))?;
+    let endpoint = Dialer::new(address, &dialing.settings.options).map_err(|error| Error::from_io(&doing, error))?;
     let connecting = endpoint.connect_with(client, address, dialing.name).map_err(|error| match error {
         ConnectError::InvalidServerName(name) => {
             Error::invalid_input(format!("'{name}' is neither a DNS name nor an address, as TLS demands"))
@@ -159,17 +181,25 @@ async fn attempt(address: SocketAddr, dialing: &Dialing<'_>) -> Result<(Connecti
         }
         other => Error::new(ErrorKind::Internal, Origin::Local, format!("{doing}: {other}")),
     })?;
+    let connecting = match dialing.settings.options.resume {
+        // With a ticket that allows it.
+        Resume::Early => match connecting.into_0rtt() {
+            Ok((conn, accepted)) => return Ok(Attempted { conn, endpoint, accepted: Some(accepted) }),
+            Err(connecting) => connecting,
+        },
+        Resume::No | Resume::Tickets => connecting,
+    };
     let connected = tokio::select! {
         biased;
         connected = connecting => connected,
         error = unreachable(address) => return Err(Error::from_io(doing, error)),
     };
     match connected {
-        Ok(conn) => Ok((conn, endpoint)),
+        Ok(conn) => Ok(Attempted { conn, endpoint, accepted: None }),
         Err(error) => {
             // The packet that says why we give up shall leave before its socket is closed.
             if !matches!(error, ConnectionError::TimedOut) {
-                let _ = timeout(Duration::from_millis(20), endpoint.wait_idle()).await;
+                endpoint.wait_idle(None, Duration::from_millis(20)).await;
             }
             Err(connection_error(&error, false, Wire::Libmux).context(doing))
         }

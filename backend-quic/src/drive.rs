@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mux_api::{Error, ErrorKind, Origin, codes};
-use quinn::Endpoint;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::control::{Control, Silence};
+use crate::endpoint::Dialer;
 use crate::error::{closed_by_peer, connection_error};
 use crate::places::Announcing;
 use crate::record::Record;
@@ -29,8 +29,8 @@ pub(crate) struct Parts {
     /// The dialer's control stream; the acceptor's arrives.
     pub(crate) control: Option<Control>,
     pub(crate) arriving: oneshot::Receiver<Control>,
-    /// The dialer's endpoint, which serves this session alone.
-    pub(crate) endpoint: Option<Endpoint>,
+    /// The dialer's endpoint.
+    pub(crate) endpoint: Option<Dialer>,
     pub(crate) accepting: JoinHandle<()>,
     pub(crate) flushing: JoinHandle<()>,
     /// Held as long as the transport.
@@ -115,7 +115,7 @@ pub(crate) async fn drive(release: Release, mut parts: Parts) {
         && we_ended
         && !heard
     {
-        let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
+        endpoint.wait_idle(Some(&shared.conn), LAST_WORD).await;
     }
     drop(parts);
     drop(release);

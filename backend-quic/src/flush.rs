@@ -5,12 +5,12 @@
 //! application has finished it and left.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::shared::{Shared, lock};
 use crate::side::SendSide;
@@ -18,13 +18,15 @@ use crate::side::SendSide;
 /// How often directions that cannot be flushed are looked at for their linger time.
 const LOOK: Duration = Duration::from_millis(500);
 
-#[derive(Default)]
+/// How long a large write waits for quinn at least before it is copied. On a busy link quinn goes on sooner, and nothing is.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 pub(crate) struct FlushQueue {
     dirty: Mutex<Dirty>,
     finished: Mutex<Finished>,
     pub(crate) woken: Arc<Woken>,
-    /// A small write went straight to quinn since the flusher's last turn: what follows is gathered.
-    busy: AtomicBool,
+    /// The flusher's turns so far, and one.
+    turn: AtomicU64,
     /// A finished direction has got further.
     pub(crate) progress: Notify,
 }
@@ -47,6 +49,8 @@ impl Woken {
 #[derive(Default)]
 struct Dirty {
     sides: Vec<Arc<SendSide>>,
+    /// Large writes on these wait for quinn, or did so lately.
+    waiting: Vec<Arc<SendSide>>,
     /// The session is over: what is added now would never be looked at, and holds the session.
     over: bool,
 }
@@ -69,21 +73,22 @@ impl Finished {
 /// So many finished directions are kept before those that were acknowledged are looked for.
 const PRUNE: usize = 64;
 
-impl FlushQueue {
-    /// Whether a small write should wait for others.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_busy(&self) {
-        self.busy.store(true, Ordering::Relaxed);
-    }
-
-    /// The peer has spoken, so that the next small write is likely an answer that nobody may delay.
-    pub(crate) fn note_read(&self) {
-        if self.is_busy() {
-            self.busy.store(false, Ordering::Relaxed);
+impl Default for FlushQueue {
+    fn default() -> Self {
+        Self {
+            dirty: Mutex::default(),
+            finished: Mutex::default(),
+            woken: Arc::default(),
+            turn: AtomicU64::new(1),
+            progress: Notify::new(),
         }
+    }
+}
+
+impl FlushQueue {
+    /// Which turn of the flusher comes next; never 0.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     /// Has `side` flushed on the flusher's next turn.
@@ -92,6 +97,27 @@ impl FlushQueue {
         if !dirty.over {
             dirty.sides.push(side);
             self.woken.notify.notify_one();
+        }
+    }
+
+    /// Looks after a direction on which a write waits for quinn.
+    pub(crate) fn add_waiting(&self, side: Arc<SendSide>) {
+        let mut dirty = lock(&self.dirty);
+        if !dirty.over {
+            dirty.waiting.push(side);
+            if dirty.waiting.len() == 1 {
+                self.woken.notify.notify_one();
+            }
+        }
+    }
+
+    /// Has writes copied that have waited for long.
+    fn look_waiting(&self) {
+        let waiting = std::mem::take(&mut lock(&self.dirty).waiting);
+        let waiting = waiting.into_iter().filter(|side| side.look_waiting()).collect::<Vec<_>>();
+        let mut dirty = lock(&self.dirty);
+        if !dirty.over {
+            dirty.waiting.extend(waiting);
         }
     }
 
@@ -137,7 +163,8 @@ impl FlushQueue {
 
     /// The session is over: lets go of every direction.
     pub(crate) fn clear(&self) {
-        let dirty = std::mem::replace(&mut *lock(&self.dirty), Dirty { sides: Vec::new(), over: true });
+        let over = Dirty { sides: Vec::new(), waiting: Vec::new(), over: true };
+        let dirty = std::mem::replace(&mut *lock(&self.dirty), over);
         let over = Finished { sides: Vec::new(), prune_at: 0, over: true };
         let finished = std::mem::replace(&mut *lock(&self.finished), over);
         for side in dirty.sides.iter().chain(&finished.sides) {
@@ -151,22 +178,38 @@ impl FlushQueue {
 pub(crate) async fn flush_all(shared: Arc<Shared>) {
     let queue = &shared.flush;
     let mut blocked = Blocked(HashMap::new());
+    let (mut look, mut patience) = (None, None);
     loop {
-        if blocked.0.is_empty() && !queue.has_finished() {
-            queue.woken.notify.notified().await;
-        } else if timeout(LOOK, queue.woken.notify.notified()).await.is_err() {
+        let lingers = !blocked.0.is_empty() || queue.has_finished();
+        look = look.filter(|_| lingers).or_else(|| lingers.then(|| Instant::now() + LOOK));
+        let waits = !lock(&queue.dirty).waiting.is_empty();
+        patience = patience.filter(|_| waits).or_else(|| waits.then(|| Instant::now() + PATIENCE));
+        let woken = match look.into_iter().chain(patience).min() {
+            None => {
+                queue.woken.notify.notified().await;
+                true
+            }
+            Some(due) => timeout_at(due.into(), queue.woken.notify.notified()).await.is_ok(),
+        };
+        let now = Instant::now();
+        if patience.is_some_and(|due| due <= now) {
+            patience = None;
+            queue.look_waiting();
+        }
+        if look.is_some_and(|due| due <= now) {
+            look = None;
             queue.prune();
             // A session that is being closed has a linger time of its own, and says so when it is over.
-            if shared.state().closing.is_some() {
-                continue;
+            if shared.state().closing.is_none() {
+                blocked.0.retain(|_, side| !side.give_up_after(now));
             }
-            let now = Instant::now();
-            blocked.0.retain(|_, side| !side.give_up_after(now));
+        }
+        if !woken {
             continue;
         }
         // The tasks that are ready to run may have more to say.
         tokio::task::yield_now().await;
-        queue.busy.store(false, Ordering::Relaxed);
+        queue.turn.fetch_add(1, Ordering::Relaxed);
         let dirty = std::mem::take(&mut lock(&queue.dirty).sides);
         let woken = std::mem::take(&mut *lock(&queue.woken.streams));
         let woken = woken.into_iter().filter_map(|stream| blocked.0.remove(&stream)).collect::<Vec<_>>();

@@ -5,6 +5,7 @@
 //! (`accept`, `flush`, `drive`); a channel has none.
 
 mod accept;
+mod ask;
 mod backend;
 mod congestion;
 mod control;
@@ -14,11 +15,13 @@ mod early;
 mod endpoint;
 mod error;
 mod flush;
+mod held;
 mod listener;
 mod options;
 mod places;
 mod preface;
 mod probe;
+mod qlog;
 mod record;
 mod recv;
 mod send;
@@ -26,6 +29,7 @@ mod session;
 mod settings;
 mod shared;
 mod side;
+mod tickets;
 mod waker;
 mod wire;
 

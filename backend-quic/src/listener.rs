@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mux_api::backend::ListenerOps;
-use mux_api::{Config, Error, Result, Role, Session, Url};
-use quinn::{Endpoint, Incoming, ServerConfig};
+use mux_api::{ClientAuth, Config, Error, Result, Role, Session, Url};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, ServerConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use crate::congestion::Ending;
 use crate::crypto;
 use crate::error::connection_error;
-use crate::session::{Connected, start};
+use crate::options::Resume;
+use crate::session::{Connected, Stream, start};
 use crate::settings::Settings;
 use crate::shared::{lock, remember};
 use crate::wire::Wire;
@@ -24,8 +25,9 @@ use crate::wire::Wire;
 /// Handshakes that run at once beside the sessions that wait.
 const HANDSHAKES: usize = 1024;
 
-/// From so many handshakes on, a peer first proves that its address is its own (RFC 9000 section 8.1.2).
-const SUSPICIOUS: usize = 128;
+/// So many handshakes, and at most a quarter of the places, are for peers whose addresses may be forged. Others first prove
+/// that theirs is their own (RFC 9000 section 8.1.2), which costs a round trip and no memory.
+const UNPROVEN: usize = 128;
 
 /// How long a handshake may take when the configuration sets no limit.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
@@ -43,6 +45,8 @@ pub(crate) struct QuicListener {
 pub(crate) struct Accepting {
     pub(crate) server: ServerConfig,
     pub(crate) settings: Settings,
+    /// Sessions begin with what a dialer sends before its handshake is complete.
+    early: bool,
     handshake: Duration,
     max_sessions: usize,
     backlog: usize,
@@ -55,6 +59,8 @@ impl Accepting {
         settings.transport(Role::Server, Ipv4Addr::LOCALHOST.into(), &Ending::default())?;
         Ok(Self {
             server: ServerConfig::with_crypto(crypto::server(config, &settings.options)?),
+            // Not before a dialer is known of whom a certificate is asked.
+            early: settings.options.resume == Resume::Early && config.tls.client_auth == ClientAuth::None,
             settings,
             handshake: if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout },
             max_sessions: config.max_sessions.max(1) as usize,
@@ -102,6 +108,7 @@ impl QuicListener {
             queue: Arc::clone(&queue),
             places: permits(accepting.backlog),
             handshakes: permits(HANDSHAKES),
+            unproven: permits(UNPROVEN.min(accepting.backlog / 4).min(accepting.max_sessions / 4)),
             sessions: permits(accepting.max_sessions),
             asked: asked.clone(),
             current: Mutex::new(Arc::new(accepting)),
@@ -122,6 +129,8 @@ struct Acceptor {
     /// Sessions that wait to be taken.
     places: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    /// Handshakes with peers whose address is not proven.
+    unproven: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
     /// The URL that was listened on.
     asked: Url,
@@ -137,12 +146,18 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
             incoming.refuse();
             continue;
         };
-        let busy = HANDSHAKES - acceptor.handshakes.available_permits() > SUSPICIOUS;
-        if busy && !incoming.remote_address_validated() && incoming.may_retry() {
-            // It fails only where no retry is possible, which was asked.
-            let _ = incoming.retry();
-            continue;
-        }
+        let current = Arc::clone(&lock(&acceptor.current));
+        let unproven = if incoming.remote_address_validated() || !incoming.may_retry() {
+            None
+        } else {
+            let place = Arc::clone(&acceptor.unproven).try_acquire_owned().ok();
+            let Some(place) = place.filter(|_| !current.settings.options.retry) else {
+                // It fails only where no retry is possible, which was asked.
+                let _ = incoming.retry();
+                continue;
+            };
+            Some(place)
+        };
         // A dialer that is refused knows at once, and that trying again later is safe.
         let (Ok(live), Ok(place)) =
             (Arc::clone(&acceptor.sessions).try_acquire_owned(), Arc::clone(&acceptor.places).try_acquire_owned())
@@ -151,11 +166,10 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
             continue;
         };
         let acceptor = Arc::clone(&acceptor);
-        let current = Arc::clone(&lock(&acceptor.current));
         handshakes.spawn(async move {
             let peer = incoming.remote_address();
             let shaken = timeout(current.handshake, shake_hands(incoming, live, &acceptor, &current)).await;
-            drop(shaking);
+            drop((shaking, unproven));
             match shaken {
                 Ok(Ok(session)) => acceptor.queue.push(session, place),
                 Ok(Err(error)) => tracing::debug!(url = %acceptor.url, %peer, %error, "a handshake failed"),
@@ -176,9 +190,14 @@ async fn shake_hands(
     let mut server = current.server.clone();
     let peer = incoming.remote_address().ip();
     server.transport_config(current.settings.transport(Role::Server, peer, &ending)?);
-    let conn = incoming.accept_with(Arc::new(server)).map_err(lost)?.await.map_err(lost)?;
+    let connecting = incoming.accept_with(Arc::new(server)).map_err(lost)?;
+    let (conn, first) =
+        if current.early { meet_early(connecting).await } else { connecting.await.map(|conn| (conn, None)) }
+            .map_err(lost)?;
     let connected = Connected {
         conn,
+        first,
+        early: None,
         ending,
         url: acceptor.url.clone(),
         role: Role::Server,
@@ -187,6 +206,19 @@ async fn shake_hands(
         guard: Some(Box::new(live)),
     };
     start(connected, current.settings.clone()).await
+}
+
+/// Waits for the end of a handshake, or for a stream that came before it (0-RTT), which is returned.
+async fn meet_early(connecting: Connecting) -> Result<(Connection, Option<Stream>), ConnectionError> {
+    let (conn, established) = match connecting.into_0rtt() {
+        Ok(early) => early,
+        Err(connecting) => return Ok((connecting.await?, None)),
+    };
+    tokio::select! {
+        biased;
+        first = conn.accept_bi() => Ok((conn.clone(), Some(first?))),
+        _ = established => conn.close_reason().map_or(Ok((conn.clone(), None)), Err),
+    }
 }
 
 impl ListenerOps for QuicListener {

@@ -24,7 +24,8 @@ pub(crate) struct QuicRecv {
     side: Arc<SendSide>,
     /// `None` once nothing more will come from it.
     stream: Option<RecvStream>,
-    /// Taken from quinn and not yet read.
+    /// Taken from quinn and not yet read: what came with the preface, then the rest.
+    first: Bytes,
     stash: VecDeque<Bytes>,
     stashed: usize,
     /// What follows the stash: `Ok` is the end.
@@ -36,26 +37,23 @@ pub(crate) struct QuicRecv {
 impl QuicRecv {
     /// `first` came with the preface.
     pub(crate) fn new(side: Arc<SendSide>, stream: RecvStream, held: Option<Reservation>, first: Bytes) -> Self {
+        if !first.is_empty() {
+            side.note_heard();
+        }
         let stashed = first.len();
-        let stash = if first.is_empty() { VecDeque::new() } else { VecDeque::from([first]) };
-        Self { side, stream: Some(stream), stash, stashed, end: None, held }
+        Self { side, stream: Some(stream), first, stash: VecDeque::new(), stashed, end: None, held }
     }
 
     /// For a direction that the peer has reset already.
     pub(crate) fn reset(side: Arc<SendSide>, code: VarInt) -> Self {
-        let mut recv = Self { side, stream: None, stash: VecDeque::new(), stashed: 0, end: None, held: None };
+        let (first, stash) = Default::default();
+        let mut recv = Self { side, stream: None, first, stash, stashed: 0, end: None, held: None };
         recv.failed(ReadError::Reset(code));
         recv
     }
 
     fn shared(&self) -> &Shared {
         &self.side.shared
-    }
-
-    /// Something came.
-    fn note_read(&self) {
-        self.side.note_heard();
-        self.shared().flush.note_read();
     }
 
     fn end_with(&mut self, end: Result<()>) {
@@ -72,7 +70,8 @@ impl QuicRecv {
             }
             ReadError::ConnectionLost(error) => self.shared().lost(&error),
             ReadError::ClosedStream => finished(),
-            ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+            ReadError::ZeroRttRejected => self.shared().fail_early(),
+            ReadError::IllegalOrderedRead => {
                 Error::new(ErrorKind::Internal, mux_api::Origin::Local, format!("reading a QUIC stream: {error}"))
             }
         };
@@ -96,7 +95,7 @@ impl QuicRecv {
         };
         match read {
             Ok(Some(count)) => {
-                self.note_read();
+                self.side.note_heard();
                 for piece in pieces.into_iter().take(count) {
                     self.stashed += piece.len();
                     self.stash.push_back(piece);
@@ -112,21 +111,32 @@ impl QuicRecv {
     }
 
     fn take(&mut self, max: usize) -> Option<Bytes> {
-        let mut piece = self.stash.pop_front()?;
-        if piece.len() > max {
-            let rest = piece.split_off(max);
-            self.stash.push_front(rest);
-        }
+        let piece = if self.first.is_empty() {
+            let mut piece = self.stash.pop_front()?;
+            if piece.len() > max {
+                let rest = piece.split_off(max);
+                self.stash.push_front(rest);
+            }
+            piece
+        } else {
+            self.first.split_to(self.first.len().min(max))
+        };
         self.stashed -= piece.len();
         Some(piece)
     }
 
-    /// Reads no more. The peer is told, unless it has nothing more to say.
-    fn leave(&mut self, code: u64) {
+    /// Tells the peer that nothing more will be read, unless it has nothing more to say.
+    fn tell_stop(&mut self, code: u64) {
         if let Some(stream) = &mut self.stream {
             // Only a stream that is over cannot be stopped.
             let _ = stream.stop(varint(code));
         }
+    }
+
+    /// Reads no more.
+    fn leave(&mut self, code: u64) {
+        self.tell_stop(code);
+        self.first = Bytes::new();
         self.stash = VecDeque::new();
         self.stashed = 0;
         self.end_with(Err(finished()));
@@ -154,7 +164,7 @@ impl RecvOps for QuicRecv {
             Poll::Ready(Ok(())) => {
                 let read = buf.filled().len() - before;
                 if read > 0 {
-                    self.note_read();
+                    self.side.note_heard();
                     return Poll::Ready(Ok(read));
                 }
                 self.side.note_heard();
@@ -201,7 +211,7 @@ impl RecvOps for QuicRecv {
 
 impl Drop for QuicRecv {
     fn drop(&mut self) {
-        self.leave(codes::DROPPED);
+        self.tell_stop(codes::DROPPED);
         self.side.leave();
     }
 }

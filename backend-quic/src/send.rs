@@ -3,12 +3,13 @@
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use mux_api::backend::SendOps;
 use mux_api::{Error, Initiator, Priority, Result, WriteFlags, codes};
 
+use crate::ask::write_chunk;
 use crate::shared::lock;
 use crate::side::{GATHER, Phase, SMALL, SendSide, State};
 
@@ -20,127 +21,141 @@ impl QuicSend {
         Self(side)
     }
 
-    /// What a write that quinn takes nothing of does: it fills the buffer, or waits.
-    fn hold(&self, cx: &Context<'_>, state: &mut State, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        let room = self.0.room(state);
+    /// Keeps what quinn does not take of `bufs` after `skip` bytes, as far as there is room; without any, it waits.
+    fn hold(&self, cx: &Context<'_>, state: &mut State, bufs: &[IoSlice<'_>], skip: usize) -> Poll<Result<usize>> {
+        let side = &self.0;
+        let room = side.room(state);
         if room == 0 {
-            self.0.register(state, cx);
+            side.register(state, cx);
             return Poll::Pending;
         }
-        let taken = self.0.gather(state, bufs, room);
-        self.0.enlist(state);
-        Poll::Ready(Ok(taken))
+        let taken = side.gather(state, bufs, skip, room);
+        // quinn was asked without a waker.
+        match side.drain(state) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending => side.enlist(state),
+        }
+        Poll::Ready(Ok(skip + taken))
     }
 
-    fn write(&self, cx: &Context<'_>, state: &mut State, bufs: &[IoSlice<'_>], more: bool) -> Poll<Result<usize>> {
+    fn write(
+        &self,
+        cx: &Context<'_>,
+        state: &mut State,
+        bufs: &[IoSlice<'_>],
+        flags: WriteFlags,
+    ) -> Poll<Result<usize>> {
         let side = &self.0;
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total == 0 {
             return Poll::Ready(Ok(0));
         }
-        let flush = &side.shared.flush;
-        let small = total < SMALL;
-        if small
-            && (more || flush.is_busy())
+        let (more, last) = (flags.contains(WriteFlags::MORE), flags.contains(WriteFlags::FIN));
+        // A large write waits for quinn in its caller's buffer, unless it was promised that it need not.
+        let may_hold = std::mem::take(&mut state.promised) || total < SMALL;
+        if total < SMALL
+            && !last
+            && (more || side.is_busy())
             && state.buffered() + total <= GATHER.min(side.shared.settings.send_buffer)
         {
-            side.gather(state, bufs, total);
+            side.gather(state, bufs, 0, total);
             side.enlist(state);
             return Poll::Ready(Ok(total));
         }
+        side.set_busy();
         if (bufs.len() > 1 || state.buffered() > 0) && total <= GATHER.min(side.room(state)) {
-            flush.set_busy();
-            side.gather(state, bufs, total);
-            if let Poll::Ready(Err(error)) = side.drain(state) {
-                return Poll::Ready(Err(error));
-            }
-            if state.buffered() > 0 {
-                side.enlist(state);
-            }
-            return Poll::Ready(Ok(total));
+            return self.hold(cx, state, bufs, 0);
         }
         match side.drain(state) {
-            Poll::Pending => return self.hold(cx, state, bufs),
+            Poll::Pending => return self.hold(cx, state, bufs, 0),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {}
         }
-        flush.set_busy();
-        // Where quinn takes nothing, the buffer takes over, and the flusher waits for quinn.
-        let mut nobody = Context::from_waker(Waker::noop());
         let mut taken = 0;
         for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
-            let Some(stream) = &mut state.stream else { return Poll::Ready(Err(side.error_of(state))) };
-            match Pin::new(stream).poll_write(&mut nobody, buf) {
+            match side.try_quinn(state, |stream, cx| Pin::new(stream).poll_write(cx, buf)) {
                 Poll::Ready(Ok(part)) => {
                     taken += part;
                     if part < buf.len() {
-                        return Poll::Ready(Ok(taken));
+                        break;
                     }
                 }
-                Poll::Pending if taken > 0 => return Poll::Ready(Ok(taken)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if may_hold || taken > 0 => break,
                 Poll::Pending => {
-                    let taken = self.hold(cx, state, bufs);
-                    // The flusher may wait for this stream already, and quinn has just forgotten whom to wake.
-                    return match side.drain(state) {
-                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                        _ => taken,
-                    };
+                    return side.wait_for_quinn(state, cx, |stream, cx| Pin::new(stream).poll_write(cx, buf));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(side.failed(state, error))),
             }
         }
-        Poll::Ready(Ok(taken))
+        if taken < total && may_hold { self.hold(cx, state, bufs, taken) } else { Poll::Ready(Ok(taken)) }
     }
 }
 
 impl SendOps for QuicSend {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
-        let side = Arc::clone(&self.0);
+        let side = &self.0;
         let mut state = lock(&side.state);
         side.check_open(&state)?;
-        let written = self.write(cx, &mut state, bufs, flags.contains(WriteFlags::MORE))?;
-        let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        if flags.contains(WriteFlags::FIN) && matches!(written, Poll::Ready(taken) if taken == all) {
+        let written = self.write(cx, &mut state, bufs, flags)?;
+        if flags.contains(WriteFlags::FIN)
+            && matches!(written, Poll::Ready(taken) if taken == bufs.iter().map(|buf| buf.len()).sum::<usize>())
+        {
             side.finish_locked(&mut state);
             drop(state);
-            side.shared.flush.add_finished(Arc::clone(&side));
+            side.shared.flush.add_finished(Arc::clone(side));
         }
         written.map(Ok)
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
-        let side = Arc::clone(&self.0);
+        let side = &self.0;
         let mut state = lock(&side.state);
         side.check_open(&state)?;
         if data.len() < 512 {
-            let polled = self.write(cx, &mut state, &[IoSlice::new(data)], false);
+            let polled = self.write(cx, &mut state, &[IoSlice::new(data)], WriteFlags::NONE);
             if let Poll::Ready(Ok(taken)) = &polled {
                 data.advance(*taken);
             }
             return polled;
         }
-        // What is queued already waits for quinn: asking again for every piece would be in vain.
-        let waiting = state.buffered() > 0 && state.buffered() < GATHER && side.shared.flush.is_busy();
-        if !waiting && let Poll::Ready(Err(error)) = side.drain(&mut state) {
-            return Poll::Ready(Err(error));
-        }
-        let taken = data.len().min(side.room(&state));
-        if taken == 0 {
-            side.register(&mut state, cx);
-            return Poll::Pending;
-        }
-        side.push(&mut state, data.split_to(taken));
-        let small = taken < SMALL && side.shared.flush.is_busy() && state.buffered() < GATHER;
-        if !small {
-            side.shared.flush.set_busy();
-            if let Poll::Ready(Err(error)) = side.drain(&mut state) {
-                return Poll::Ready(Err(error));
+        let small = data.len() < SMALL;
+        let may_hold = std::mem::take(&mut state.promised) || small;
+        let gathering = small && side.is_busy() && state.buffered() + data.len() <= GATHER;
+        let mut taken = 0;
+        if !gathering {
+            side.set_busy();
+            match side.drain(&mut state) {
+                Poll::Pending => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => match side.offer(&mut state, data)? {
+                    Poll::Ready(part) => taken = part,
+                    Poll::Pending if may_hold => {}
+                    Poll::Pending => {
+                        return side.wait_for_quinn(&mut state, cx, |stream, cx| write_chunk(stream, cx, data));
+                    }
+                },
             }
+            if data.is_empty() || (taken > 0 && !may_hold) {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+        let rest = data.len().min(side.room(&state));
+        if rest == 0 {
+            if taken == 0 {
+                side.register(&mut state, cx);
+                return Poll::Pending;
+            }
+            return Poll::Ready(Ok(taken));
+        }
+        side.push(&mut state, data.split_to(rest));
+        if !gathering && let Poll::Ready(Err(error)) = side.drain(&mut state) {
+            return Poll::Ready(Err(error));
         }
         if state.buffered() > 0 {
             side.enlist(&mut state);
         }
-        Poll::Ready(Ok(taken))
+        Poll::Ready(Ok(taken + rest))
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
@@ -149,12 +164,11 @@ impl SendOps for QuicSend {
         if side.check_open(&state).is_err() || matches!(side.drain(&mut state), Poll::Ready(Err(_))) {
             return Poll::Ready(());
         }
-        let enough = min.clamp(1, side.shared.settings.send_buffer / 2);
-        if side.room(&state) >= enough {
-            return Poll::Ready(());
-        }
+        // Before it is asked whether quinn is full, which may end meanwhile.
         side.register(&mut state, cx);
-        Poll::Pending
+        let enough = min.clamp(1, side.shared.settings.send_buffer / 2);
+        state.promised = side.room(&state) >= enough && (state.promised || !side.is_blocked(&state));
+        if state.promised { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {

@@ -12,7 +12,7 @@ use mux_api::{
     Capabilities, Error, ErrorKind, Initiator, OpenOptions, Origin, Result, Role, Session, SessionInfo, Stats, TlsInfo,
     codes,
 };
-use quinn::{Connection, ConnectionError, Endpoint, SendDatagramError};
+use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStream, ZeroRttAccepted};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::oneshot;
 
@@ -20,6 +20,7 @@ use crate::accept::accept_all;
 use crate::congestion::Ending;
 use crate::control::Control;
 use crate::drive::{Parts, Release, drive};
+use crate::endpoint::Dialer;
 use crate::flush::flush_all;
 use crate::preface;
 use crate::recv::QuicRecv;
@@ -27,6 +28,7 @@ use crate::send::QuicSend;
 use crate::settings::Settings;
 use crate::shared::{Shared, lock, remember};
 use crate::side::SendSide;
+use crate::tickets::{self, Key};
 use crate::wire::Wire;
 
 pub(crate) struct QuicSession {
@@ -36,25 +38,44 @@ pub(crate) struct QuicSession {
     datagrams: Mutex<Option<BoxFuture<'static, Result<Bytes, ConnectionError>>>>,
 }
 
-/// A connection whose handshake is complete, and what belongs to it.
+pub(crate) type Stream = (SendStream, RecvStream);
+
+/// A connection whose handshake is complete, or which begins before that, and what belongs to it.
 pub(crate) struct Connected {
     pub(crate) conn: Connection,
+    /// A stream that came before the handshake was complete.
+    pub(crate) first: Option<Stream>,
+    /// The dialer sends before the peer answers.
+    pub(crate) early: Option<Early>,
     /// What its congestion controllers were made with.
     pub(crate) ending: Ending,
     pub(crate) url: String,
     pub(crate) role: Role,
     /// Where our end of the endpoint is bound.
     pub(crate) local: Option<SocketAddr>,
-    /// The dialer's endpoint, which serves this session alone.
-    pub(crate) endpoint: Option<Endpoint>,
+    /// The dialer's endpoint.
+    pub(crate) endpoint: Option<Dialer>,
     /// Held as long as the session lives.
     pub(crate) guard: Option<Box<dyn Send + Sync>>,
 }
 
+/// What is sent before the peer answers (0-RTT).
+pub(crate) struct Early {
+    /// The protocol it is sent with.
+    pub(crate) protocol: String,
+    /// Whether the peer takes it.
+    pub(crate) accepted: ZeroRttAccepted,
+    /// Where the ticket came from.
+    pub(crate) tickets: Key,
+}
+
 /// Starts a session on a connection. The dialer opens the control stream, which is always free to be opened first.
 pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Session> {
-    let Connected { conn, ending, url, role, local, endpoint, guard } = connected;
-    let info = describe(&conn, url, role, local);
+    let Connected { conn, first, early, ending, url, role, local, endpoint, guard } = connected;
+    let mut info = describe(&conn, url, role, local);
+    if let (Some(tls), Some(early)) = (&mut info.tls, &early) {
+        tls.alpn.clone_from(&early.protocol);
+    }
     let wire = Wire::of(info.tls.as_ref().map_or(&[], |tls| tls.alpn.as_bytes()));
     let lost = |error| crate::error::connection_error(&error, true, wire);
     let control = match role {
@@ -69,11 +90,22 @@ pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Se
     let shared = Arc::new(Shared::new(conn, role, wire, settings, ending));
     let (arrived, arriving) = oneshot::channel();
     let release = Release(Arc::clone(&shared));
-    let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived));
+    let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived, first));
     let flushing = tokio::spawn(flush_all(Arc::clone(&shared)));
     let parts = Parts { control, arriving, endpoint, accepting, flushing, _guard: guard };
     tokio::spawn(drive(release, parts));
+    if let Some(early) = early {
+        tokio::spawn(await_early(Arc::clone(&shared), early));
+    }
     Ok(Session::new(Arc::new(QuicSession { shared, info, datagrams: Mutex::default() })))
+}
+
+/// Ends a session whose peer does not take what was sent before it answered.
+async fn await_early(shared: Arc<Shared>, early: Early) {
+    if !early.accepted.await && shared.conn.close_reason().is_none() {
+        tickets::forget(&early.tickets);
+        shared.fail_early();
+    }
 }
 
 fn describe(conn: &Connection, url: String, role: Role, local: Option<SocketAddr>) -> SessionInfo {

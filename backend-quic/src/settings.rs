@@ -10,6 +10,7 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use crate::congestion::Ending;
 use crate::options::{MAX_MTU, Options};
 use crate::places;
+use crate::qlog;
 
 /// What a session allows its peer and itself.
 #[derive(Clone, Debug)]
@@ -107,6 +108,7 @@ impl Settings {
             })?;
             transport.keep_alive_interval(Some(interval)).max_idle_timeout(Some(dead));
         }
+        qlog::attach(&mut transport, &self.options, role)?;
         Ok(Arc::new(transport))
     }
 

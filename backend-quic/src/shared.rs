@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use mux_api::backend::{BoxFuture, ChannelParts};
-use mux_api::{Budget, Error, Role, codes};
+use mux_api::{Budget, Error, ErrorKind, Origin, Role, codes};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::{Notify, oneshot};
 
@@ -120,9 +120,14 @@ impl Shared {
         lock(&self.state)
     }
 
+    /// Whether the session takes no more writes.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     /// Why nothing can be written any more; `None` while the session lives.
     pub(crate) fn write_error(&self) -> Option<Error> {
-        self.over.load(Ordering::Acquire).then(|| self.state().why_over())
+        self.is_over().then(|| self.state().why_over())
     }
 
     /// Ends the session with `cause`, unless it has one already.
@@ -145,6 +150,14 @@ impl Shared {
         }
         self.fail(connection_error(error, true, self.wire));
         self.state().cause.clone().unwrap_or_else(Error::closed_locally)
+    }
+
+    /// Ends a session whose peer did not take what was sent before it answered: no stream of it exists there.
+    pub(crate) fn fail_early(&self) -> Error {
+        let message = "the peer takes no early data with this ticket (0-RTT); nothing of it was processed";
+        self.fail(Error::new(ErrorKind::Refused, Origin::Peer, message).retry_safe(true));
+        self.end_connection(codes::NO_ERROR, message);
+        self.state().why_over()
     }
 
     /// Ends at once and tells the peer.
@@ -240,8 +253,7 @@ impl Shared {
 
     /// The session's own code for what the peer did wrong.
     pub(crate) fn violated(&self, what: &str) {
-        let cause =
-            Error::new(mux_api::ErrorKind::Protocol, mux_api::Origin::Peer, format!("protocol violation: {what}"));
+        let cause = Error::new(ErrorKind::Protocol, Origin::Peer, format!("protocol violation: {what}"));
         self.abort(cause.with_code(codes::PROTOCOL), codes::PROTOCOL, what);
     }
 }

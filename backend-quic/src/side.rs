@@ -1,20 +1,18 @@
 //! A channel's own part: what waits for quinn in the direction that we send in, and how far its end has come.
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::io::IoSlice;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
 use mux_api::{Error, ErrorKind, Initiator, OpenOptions, Priority, Result, codes};
 use quinn::{StoppedError, VarInt, WriteError};
 
 use crate::early::EarlyReset;
 use crate::error::{ended_by_peer, finished, varint};
+use crate::held::Held;
 use crate::preface;
 use crate::shared::{Shared, lock, remember};
 use crate::waker::SendWaker;
@@ -36,6 +34,9 @@ pub(crate) struct SendSide {
     halves: AtomicU8,
     /// Something came from the peer, so that it knows of the channel.
     heard: AtomicBool,
+    /// The flusher's turn before which a write went straight to quinn, 0 once something was read: what follows before that
+    /// turn is gathered, except an answer, which nobody may delay.
+    wrote: AtomicU64,
     pub(crate) state: Mutex<State>,
 }
 
@@ -50,28 +51,15 @@ pub(crate) struct State {
     held: Option<Box<Held>>,
     stopped: Option<Stopped>,
     /// Made when something has to wait for the first time.
-    waker: Option<Arc<SendWaker>>,
+    pub(crate) waker: Option<Arc<SendWaker>>,
     /// What we opened it with, unless it is nothing special.
     opened_with: Option<Box<OpenOptions>>,
-}
-
-/// Bytes that quinn has not taken: whole pieces, then the one that small writes are copied into.
-#[derive(Default)]
-struct Held {
-    queue: VecDeque<Bytes>,
-    tail: BytesMut,
-    bytes: usize,
-    /// When a finished direction is given up.
-    until: Option<Instant>,
-}
-
-impl Held {
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let tail = std::mem::take(&mut self.tail).freeze();
-            self.queue.push_back(tail);
-        }
-    }
+    /// What quinn does not take of the next write is copied, however large: the application was told that it can write,
+    /// or has waited for long.
+    pub(crate) promised: bool,
+    /// Writes that waited for quinn, so far and when they were looked at, while the flusher looks at them.
+    pub(crate) waits: u64,
+    pub(crate) watched: Option<u64>,
 }
 
 impl State {
@@ -80,7 +68,7 @@ impl State {
         self.held.as_ref().map_or(0, |held| held.bytes)
     }
 
-    fn held(&mut self) -> &mut Held {
+    pub(crate) fn held(&mut self) -> &mut Held {
         self.held.get_or_insert_default()
     }
 }
@@ -117,6 +105,9 @@ impl SendSide {
             stopped: None,
             waker: None,
             opened_with: None,
+            promised: false,
+            waits: 0,
+            watched: None,
         };
         Arc::new(Self {
             shared: Arc::clone(shared),
@@ -124,6 +115,7 @@ impl SendSide {
             initiator,
             halves: AtomicU8::new(2),
             heard: AtomicBool::new(false),
+            wrote: AtomicU64::new(0),
             state: Mutex::new(state),
         })
     }
@@ -147,6 +139,18 @@ impl SendSide {
         if !self.heard.load(Ordering::Relaxed) {
             self.heard.store(true, Ordering::Relaxed);
         }
+        if self.wrote.load(Ordering::Relaxed) != 0 {
+            self.wrote.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a small write should wait for others.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.wrote.load(Ordering::Relaxed) == self.shared.flush.turn()
+    }
+
+    pub(crate) fn set_busy(&self) {
+        self.wrote.store(self.shared.flush.turn(), Ordering::Relaxed);
     }
 
     /// Sends the preface: at once where quinn takes it, so that channels arrive in the order of their opens, else as soon as
@@ -155,7 +159,7 @@ impl SendSide {
         if options.priority != Priority::default() {
             self.set_priority(options.priority);
         }
-        let preface = match self.shared.wire {
+        let mut preface = match self.shared.wire {
             Wire::Libmux => preface::encode(options),
             Wire::Qtalk => preface::plain(),
             Wire::Raw => return,
@@ -163,6 +167,10 @@ impl SendSide {
         let mut state = lock(&self.state);
         if preface.len() > 1 {
             state.opened_with = Some(Box::new(options.clone()));
+        }
+        // Where it fails, the first write fails too.
+        if matches!(self.offer(&mut state, &mut preface), Poll::Ready(Err(_))) || preface.is_empty() {
+            return;
         }
         self.push(&mut state, preface);
         if self.drain(&mut state).is_pending() {
@@ -294,7 +302,7 @@ impl SendSide {
             Poll::Ready(Ok(None)) => Ok(()),
             Poll::Ready(Ok(Some(code))) => Err(ended_by_peer(ErrorKind::Stopped, code, self.initiator)),
             Poll::Ready(Err(StoppedError::ConnectionLost(error))) => Err(self.shared.lost(&error)),
-            Poll::Ready(Err(StoppedError::ZeroRttRejected)) => Err(Error::closed_locally()),
+            Poll::Ready(Err(StoppedError::ZeroRttRejected)) => Err(self.shared.fail_early()),
         };
         let phase = ended.clone().map_or_else(Phase::Failed, |()| Phase::Acknowledged);
         self.end(state, phase);
@@ -319,14 +327,22 @@ impl SendSide {
         state.stream = None;
         if let Some(waker) = &state.waker {
             waker.waiting.store(false, Ordering::Release);
+            waker.blocked.store(false, Ordering::Release);
         }
         if state.listed {
             self.shared.flush.woken.add(self.stream);
         }
-        self.shared.flush.progress.notify_waiters();
+        self.note_progress();
     }
 
-    fn waker<'a>(&self, state: &'a mut State) -> &'a Arc<SendWaker> {
+    /// Tells who waits for everything finished to arrive, as only a session at its end does.
+    fn note_progress(&self) {
+        if self.shared.is_over() {
+            self.shared.flush.progress.notify_waiters();
+        }
+    }
+
+    pub(crate) fn waker<'a>(&self, state: &'a mut State) -> &'a Arc<SendWaker> {
         state.waker.get_or_insert_with(|| Arc::new(SendWaker::new(self.stream, Arc::clone(&self.shared.flush.woken))))
     }
 
@@ -341,33 +357,6 @@ impl SendSide {
         if let Some(waker) = &lock(&self.state).waker {
             *lock(&waker.application) = None;
         }
-    }
-
-    pub(crate) fn push(&self, state: &mut State, piece: Bytes) {
-        self.shared.add_unsent(piece.len());
-        let held = state.held();
-        held.bytes += piece.len();
-        held.close_tail();
-        held.queue.push_back(piece);
-    }
-
-    /// Copies from `bufs` at most `room` bytes; returns how many.
-    pub(crate) fn gather(&self, state: &mut State, bufs: &[IoSlice<'_>], room: usize) -> usize {
-        let held = state.held();
-        let mut taken = 0;
-        for buf in bufs {
-            let part = &buf[..buf.len().min(room - taken)];
-            if part.len() >= SMALL {
-                held.close_tail();
-                held.queue.push_back(Bytes::copy_from_slice(part));
-            } else {
-                held.tail.extend_from_slice(part);
-            }
-            taken += part.len();
-        }
-        held.bytes += taken;
-        self.shared.add_unsent(taken);
-        taken
     }
 
     /// Has the flusher look after what waits.
@@ -427,7 +416,7 @@ impl SendSide {
                 let _ = stream.finish();
             }
             state.phase = Phase::Finished;
-            self.shared.flush.progress.notify_waiters();
+            self.note_progress();
         }
         Poll::Ready(Ok(()))
     }
@@ -437,7 +426,7 @@ impl SendSide {
             WriteError::Stopped(code) => ended_by_peer(ErrorKind::Stopped, code, self.initiator),
             WriteError::ConnectionLost(error) => self.shared.lost(&error),
             WriteError::ClosedStream => finished(),
-            WriteError::ZeroRttRejected => Error::closed_locally(),
+            WriteError::ZeroRttRejected => self.shared.fail_early(),
         };
         self.end(state, Phase::Failed(error.clone()));
         error

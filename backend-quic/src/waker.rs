@@ -14,12 +14,20 @@ pub(crate) struct SendWaker {
     stream: u64,
     /// Bytes wait for quinn.
     pub(crate) waiting: AtomicBool,
+    /// A write waits for quinn, and has left nothing here.
+    pub(crate) blocked: AtomicBool,
     woken: Arc<Woken>,
 }
 
 impl SendWaker {
     pub(crate) fn new(stream: u64, woken: Arc<Woken>) -> Self {
-        Self { application: Mutex::new(None), stream, waiting: AtomicBool::new(false), woken }
+        Self {
+            application: Mutex::new(None),
+            stream,
+            waiting: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            woken,
+        }
     }
 
     pub(crate) fn wake_application(&self) {
@@ -34,6 +42,7 @@ impl Wake for SendWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.blocked.store(false, Ordering::Release);
         if self.waiting.load(Ordering::Acquire) {
             self.woken.add(self.stream);
         }

@@ -46,7 +46,7 @@ pub struct Config {
 }
 
 /// TLS: what we present and what we demand. Verification is on unless switched off in words.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsConfig {
     /// PEM of the authorities to trust instead of the platform's.

@@ -1,6 +1,9 @@
 //! A listener with a certificate made for the test, and a dialer that trusts it by its pin.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
+pub mod relay;
+pub mod strangers;
+
 use std::time::Duration;
 
 use backend_quic::QuicBackend;

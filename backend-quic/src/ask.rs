@@ -1,0 +1,102 @@
+//! How quinn is asked to take what a channel writes.
+//!
+//! It is asked without a waker first. A small write of which it takes nothing is held and left to the flusher. A large one
+//! waits in its caller's buffer: on a busy link quinn soon goes on, and a copy would cost more than the wait. Only what
+//! has waited for some time is held as well.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use mux_api::Result;
+use quinn::WriteError;
+
+use crate::shared::lock;
+use crate::side::{SendSide, State};
+
+impl SendSide {
+    /// Whether quinn took nothing of the last write, and has not asked for more since.
+    pub(crate) fn is_blocked(&self, state: &State) -> bool {
+        state.waker.as_ref().is_some_and(|waker| waker.blocked.load(Ordering::Acquire))
+    }
+
+    /// Asks quinn once, without waiting for it.
+    pub(crate) fn try_quinn<R>(
+        &self,
+        state: &mut State,
+        ask: impl FnOnce(&mut quinn::SendStream, &mut Context<'_>) -> Poll<Result<R, WriteError>>,
+    ) -> Poll<Result<R>> {
+        self.ask(state, &mut Context::from_waker(Waker::noop()), ask)
+    }
+
+    /// Asks quinn again, which took nothing at first, and has the application woken when it goes on.
+    pub(crate) fn wait_for_quinn<R>(
+        self: &Arc<Self>,
+        state: &mut State,
+        cx: &Context<'_>,
+        ask: impl FnOnce(&mut quinn::SendStream, &mut Context<'_>) -> Poll<Result<R, WriteError>>,
+    ) -> Poll<Result<R>> {
+        // Before quinn looks: it may wake from another thread at once.
+        self.register(state, cx);
+        let waker = Arc::clone(self.waker(state));
+        waker.blocked.store(true, Ordering::Release);
+        let waker = Waker::from(waker);
+        let answer = self.ask(state, &mut Context::from_waker(&waker), ask);
+        if answer.is_pending() {
+            state.waits += 1;
+            if state.watched.is_none() {
+                state.watched = Some(0);
+                self.shared.flush.add_waiting(Arc::clone(self));
+            }
+        }
+        answer
+    }
+
+    /// Has a write copied that has waited since the last look. `true`: there is more to look at.
+    pub(crate) fn look_waiting(&self) -> bool {
+        let mut state = lock(&self.state);
+        let waits = state.waits;
+        if state.watched.replace(waits) != Some(waits) {
+            return true;
+        }
+        state.watched = None;
+        state.promised |= self.is_blocked(&state);
+        let waker = state.waker.clone().filter(|_| state.promised);
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake_application();
+        }
+        false
+    }
+
+    fn ask<R>(
+        &self,
+        state: &mut State,
+        cx: &mut Context<'_>,
+        ask: impl FnOnce(&mut quinn::SendStream, &mut Context<'_>) -> Poll<Result<R, WriteError>>,
+    ) -> Poll<Result<R>> {
+        let Some(stream) = &mut state.stream else { return Poll::Ready(Err(self.error_of(state))) };
+        let Poll::Ready(answer) = ask(stream, cx) else { return Poll::Pending };
+        if let Some(waker) = &state.waker {
+            waker.blocked.store(false, Ordering::Release);
+        }
+        Poll::Ready(answer.map_err(|error| self.failed(state, error)))
+    }
+
+    /// Hands quinn what it takes of `data`, without a copy; returns how much.
+    pub(crate) fn offer(&self, state: &mut State, data: &mut Bytes) -> Poll<Result<usize>> {
+        self.try_quinn(state, |stream, cx| write_chunk(stream, cx, data))
+    }
+}
+
+/// Hands quinn what it takes of `data`, which is split off its front; returns how much.
+pub(crate) fn write_chunk(
+    stream: &mut quinn::SendStream,
+    cx: &mut Context<'_>,
+    data: &mut Bytes,
+) -> Poll<Result<usize, WriteError>> {
+    pin!(stream.write_chunks(std::slice::from_mut(data))).poll(cx).map_ok(|written| written.bytes)
+}
