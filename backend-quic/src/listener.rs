@@ -9,8 +9,8 @@ use std::time::Duration;
 use mux_api::backend::ListenerOps;
 use mux_api::{ClientAuth, Config, Error, Result, Role, Session, Url};
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, ServerConfig};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::congestion::Ending;
@@ -34,11 +34,8 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct QuicListener {
     url: String,
-    /// `None` once closed: the socket is then free as soon as no session uses it.
-    endpoint: Mutex<Option<Endpoint>>,
     queue: Arc<Queue>,
     acceptor: Arc<Acceptor>,
-    accepting: JoinHandle<()>,
 }
 
 /// What sessions are accepted with.
@@ -112,9 +109,10 @@ impl QuicListener {
             sessions: permits(accepting.max_sessions),
             asked: asked.clone(),
             current: Mutex::new(Arc::new(accepting)),
+            closing: Notify::new(),
         });
-        let accepting = tokio::spawn(accept_all(endpoint.clone(), Arc::clone(&acceptor)));
-        Arc::new(Self { url, endpoint: Mutex::new(Some(endpoint)), queue, acceptor, accepting })
+        tokio::spawn(accept_all(endpoint, Arc::clone(&acceptor)));
+        Arc::new(Self { url, queue, acceptor })
     }
 }
 
@@ -135,13 +133,24 @@ struct Acceptor {
     /// The URL that was listened on.
     asked: Url,
     current: Mutex<Arc<Accepting>>,
+    /// The listener is closed.
+    closing: Notify,
 }
 
-/// Accepts until it is aborted, which ends the handshakes that are under way. One bad connection does not end it.
+/// Accepts until the listener is closed, which ends the handshakes that are under way, then refuses for as long as sessions
+/// use the socket. One bad connection does not end it.
 async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
     let mut handshakes = JoinSet::new();
-    while let Some(incoming) = endpoint.accept().await {
+    loop {
         while handshakes.try_join_next().is_some() {}
+        let incoming = tokio::select! {
+            biased;
+            () = acceptor.closing.notified() => break,
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => incoming,
+                None => return,
+            },
+        };
         let Ok(shaking) = Arc::clone(&acceptor.handshakes).try_acquire_owned() else {
             incoming.refuse();
             continue;
@@ -176,6 +185,13 @@ async fn accept_all(endpoint: Endpoint, acceptor: Arc<Acceptor>) {
                 Err(_) => tracing::debug!(url = %acceptor.url, %peer, "a handshake took too long"),
             }
         });
+    }
+    drop((acceptor, handshakes));
+    loop {
+        tokio::select! {
+            () = endpoint.wait_idle() => return,
+            Some(incoming) = endpoint.accept() => incoming.refuse(),
+        }
     }
 }
 
@@ -246,11 +262,7 @@ impl ListenerOps for QuicListener {
     }
 
     fn close(&self) {
-        self.accepting.abort();
-        if let Some(endpoint) = lock(&self.endpoint).take() {
-            // New connections are refused; the socket lives as long as a session on it does.
-            endpoint.set_server_config(None);
-        }
+        self.acceptor.closing.notify_one();
         let mut state = lock(&self.queue.state);
         state.closed = true;
         let wakers = [state.accepting.take(), state.closing.take()];

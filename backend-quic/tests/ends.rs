@@ -180,6 +180,11 @@ async fn sessions_outlive_their_listener_which_frees_its_address() {
     listener.close();
     assert!(listener.accept().await.is_err());
     drop(listener);
+    // The socket is still there for the session; others are told at once.
+    let mut config = mux_api::Config::default();
+    config.tls.insecure = true;
+    let error = common::dial_error(&url, &config).await;
+    assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Refused, true), "{error:?}");
     within(async {
         let mut near = client.open().await.expect("opens");
         near.write_all(b"x").await.expect("writes");
