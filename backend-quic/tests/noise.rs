@@ -41,7 +41,7 @@ async fn noise_and_unknown_versions_harm_nobody() {
         let at = random() as usize % datagram.len();
         datagram[at] ^= 1 << (random() % 8);
         let len = random() as usize % datagram.len();
-        datagram.truncate(if len % 2 == 0 { len } else { usize::MAX });
+        datagram.truncate(if len.is_multiple_of(2) { len } else { usize::MAX });
     }
     send(&socket, &damaged, &mut answers).await;
     within(live.0.ping()).await.expect("the old session lives");

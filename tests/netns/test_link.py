@@ -3,9 +3,12 @@
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -74,6 +77,51 @@ def test_no_byte_is_lost_with_the_packets(link, scheme, how):
         ended = opened.client.run(MUX, "connect", url, input=data, stdout=subprocess.PIPE, timeout=DEADLINE)
         server.terminate()
     assert ended.stdout == data
+
+
+NAT = """
+flush ruleset
+table ip nat {{
+chain out {{
+type filter hook postrouting priority 100;
+ip saddr 10.77.0.2 counter ip saddr set {address}
+}}
+chain in {{
+type filter hook prerouting priority -300;
+ip daddr {address} ip daddr set 10.77.0.2
+}}
+}}
+"""
+
+
+def test_a_session_survives_a_nat_that_changes_its_address_in_mid_transfer(link):
+    if shutil.which("nft") is None:
+        pytest.skip("needs nft; on Debian: apt-get install nftables")
+    opened = link(rtt=10, rate=200)
+    addresses = ["10.77.0.3", "10.77.0.4"]
+    for address in addresses:
+        opened.client.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    listen = [MUX, "listen", f"quic://{ADDRESSES['server']}:0", "--echo", "--self-signed"]
+    data = random.Random(8).randbytes(12 << 20)
+    with opened.server.start(*listen, stdout=subprocess.PIPE, text=True) as server:
+        url = server.stdout.readline().strip()
+        client = opened.client.start(MUX, "connect", url, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        received = []
+        reader = threading.Thread(target=lambda: received.append(client.stdout.read()))
+        reader.start()
+        third = len(data) // 3
+        client.stdin.write(data[:third])
+        for number, address in enumerate(addresses, 1):
+            opened.client.run("nft", "-f", "-", input=NAT.format(address=address), text=True)
+            client.stdin.write(data[number * third : (number + 1) * third])
+            client.stdin.flush()
+            seen = opened.client.run("nft", "list", "ruleset", capture_output=True, text=True).stdout
+            assert int(re.search(r"counter packets (\d+)", seen)[1]) > 0
+        client.stdin.close()
+        reader.join(DEADLINE)
+        client.wait(DEADLINE)
+        server.terminate()
+    assert received == [data]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
