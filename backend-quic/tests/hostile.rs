@@ -187,6 +187,33 @@ async fn a_peer_without_control_stream_is_served_and_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_streams_that_are_reset_at_once_is_bounded_and_harms_nobody_else() {
+    let (conn, session, listener, _endpoint) = raw_peer().await;
+    let flood = async {
+        while let Ok((mut send, mut recv)) = conn.open_bi().await {
+            let _ = send.write_all(b"!").await;
+            let _ = send.reset(VarInt::from_u32(7));
+            let _ = recv.stop(VarInt::from_u32(7));
+        }
+    };
+    // It ends by itself only with the session: a peer that says nothing of its resets waits for places.
+    assert!(tokio::time::timeout(Duration::from_secs(1), flood).await.is_err());
+    assert!(session.stats().budget_used <= mux_api::Config::default().budget);
+    assert!(session.stats().channels_open <= 128, "{} channels nobody accepts", session.stats().channels_open);
+    let mut config = mux_api::Config::default();
+    config.tls.insecure = true;
+    let (client, _server) = tokio::join!(common::dial(listener.url(), &config), listener.accept());
+    within(client.expect("dials").ping()).await.expect("another session lives");
+    conn.close(VarInt::from_u32(0), b"");
+    within(session.closed()).await;
+    // What had arrived is still handed out.
+    while let Ok(channel) = within(session.accept()).await {
+        drop(channel);
+    }
+    common::idle(&[&session]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_that_the_peer_does_not_read_ends_after_the_linger_time() {
     let made = certificate();
     let mut config = server_config(&made);
