@@ -148,6 +148,8 @@ impl Error {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
+            // What a call on a socket says whose connection is gone already.
+            | io::ErrorKind::NotConnected
             | io::ErrorKind::UnexpectedEof => (ErrorKind::Closed, Origin::Transport),
             _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => (ErrorKind::NoFile, Origin::Os),
             _ => (ErrorKind::Io, Origin::Os),
@@ -280,5 +282,19 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_gone_is_closed_however_the_system_says_it() {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+        for gone in [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof] {
+            let error = Error::from_io("reading", gone.into());
+            assert_eq!((error.kind(), error.origin()), (ErrorKind::Closed, Origin::Transport), "{error}");
+        }
     }
 }
