@@ -340,6 +340,10 @@ impl Channel {
         if error.kind() != ErrorKind::Finished || ended.load(Ordering::SeqCst) {
             return error;
         }
+        // Or by that of its own handle, while this call was under way.
+        if self.hub.has_ended() {
+            return Error::closed_locally();
+        }
         self.session.cause().unwrap_or(error)
     }
 
