@@ -188,6 +188,20 @@ typedef enum mux_origin {
 } mux_origin;
 
 /**
+ * A direction of a channel.
+ */
+typedef enum mux_direction {
+  /**
+   * What we read.
+   */
+  MUX_RECEIVING = 1,
+  /**
+   * What we write.
+   */
+  MUX_SENDING = 2,
+} mux_direction;
+
+/**
  * What a session can do.
  */
 typedef enum mux_cap {
@@ -334,6 +348,10 @@ typedef enum mux_info_key {
    */
   MUX_INFO_PEER_CERT_DER = 7,
   /**
+   * Bytes: its SHA-256, as mux_config_tls_pin_sha256 takes it; none without one.
+   */
+  MUX_INFO_PEER_CERT_SHA256 = 8,
+  /**
    * uint64_t: the number by which logs know a channel.
    */
   MUX_INFO_CHANNEL_ID = 9,
@@ -415,6 +433,10 @@ typedef enum mux_config_key {
    * 1 skips the verification of certificates, and logs a warning.
    */
   MUX_CFG_TLS_INSECURE = 33,
+  /**
+   * 0: sessions have no datagrams, also where the wire could; 1, the default: they have where it can.
+   */
+  MUX_CFG_DATAGRAMS = 34,
 } mux_config_key;
 
 /**
@@ -474,6 +496,16 @@ typedef enum mux_io_option {
 } mux_io_option;
 
 /**
+ * What a backend is like.
+ */
+typedef enum mux_backend_flag {
+  /**
+   * It runs over TLS: URLs may have the options for that.
+   */
+  MUX_BACKEND_TLS = 1,
+} mux_backend_flag;
+
+/**
  * 0, or a negative enum mux_status_code. Unknown negative values are errors too.
  */
 typedef int32_t mux_status;
@@ -517,6 +549,13 @@ typedef struct mux_error {
 } mux_error;
 
 /**
+ * Two byte streams in opposite directions.
+ */
+typedef struct mux_channel {
+  mux_handle h;
+} mux_channel;
+
+/**
  * Counters. Set struct_size; fields that do not apply are 0.
  */
 typedef struct mux_stats {
@@ -530,6 +569,9 @@ typedef struct mux_stats {
   uint64_t resets_out;
   uint64_t recv_buffered;
   uint64_t send_buffered;
+  /**
+   * Of a channel: bytes that a write would take at present.
+   */
   uint64_t send_credit;
   uint64_t rtt_us;
   uint64_t lost_packets;
@@ -583,13 +625,6 @@ typedef struct mux_session {
 typedef struct mux_listener {
   mux_handle h;
 } mux_listener;
-
-/**
- * Two byte streams in opposite directions.
- */
-typedef struct mux_channel {
-  mux_handle h;
-} mux_channel;
 
 /**
  * A piece of memory to read into or write from; the same layout as struct iovec.
@@ -688,6 +723,165 @@ typedef void (*mux_wake_fn)(void *ctx);
  */
 typedef void (*mux_log_fn)(void *ctx, int32_t level, const char *target, const char *text);
 
+/**
+ * A backend of the application's own, as functions. Set struct_size; those that are marked optional may be NULL.
+ *
+ * None of them waits: what cannot be done yet is MUX_AGAIN, and mux_backend_ready with the object's cookie says when to ask
+ * again. A cookie counts from the call that got it, if that gave MUX_OK, until the object is freed. The calls for one
+ * session, its channels among them, come one after the other, those for one listener too; different sessions are served
+ * at the same time, from any thread. Functions of this library may be called inside, with timeout_ms 0, but not on the
+ * session, channels or listener that the call is for: that is refused.
+ *
+ * What has ended answers at once, as everywhere in this library: reads give what arrived in order, then the failure.
+ */
+typedef struct mux_backend {
+  uint32_t struct_size;
+  /**
+   * enum mux_backend_flag
+   */
+  uint32_t flags;
+  /**
+   * What it serves: "toy,toy+unix", each a word of a-z and 0-9, or two with a plus.
+   */
+  const char *schemes;
+  /**
+   * Options of URLs that it understands beside those that all do: "delay,loss". Others are an error before it is asked.
+   * NULL means none.
+   */
+  const char *options;
+  /**
+   * enum mux_cap: what a session can do with a peer of the same kind.
+   */
+  uint64_t caps;
+  /**
+   * Begins to connect. *session may still be connecting: `ready` says MUX_EV_CONNECTED once it is, or MUX_EV_CLOSED. c has
+   * the URL's options applied and lives as long as this call; mux_config_get_u64 reads it. On failure err, never NULL, may be
+   * filled in.
+   */
+  mux_status (*dial)(void *ctx,
+                     const char *url,
+                     struct mux_config c,
+                     uint64_t cookie,
+                     void **session,
+                     struct mux_error *err);
+  /**
+   * Binds. `info` must then tell MUX_INFO_URL, with the real port.
+   */
+  mux_status (*listen)(void *ctx,
+                       const char *url,
+                       struct mux_config c,
+                       uint64_t cookie,
+                       void **listener,
+                       struct mux_error *err);
+  /**
+   * Takes the next session, which is connected: MUX_OK, or MUX_AGAIN. Anything else ends the listener.
+   */
+  mux_status (*accept)(void *listener, uint64_t cookie, void **session);
+  /**
+   * Stops listening; its sessions live on. `ready` says MUX_EV_CLOSED once the address is free.
+   */
+  void (*listener_close)(void *listener);
+  /**
+   * Opens a channel and tells the peer, even if nothing is written. o is complete; a label is given only with
+   * MUX_CAP_LABEL, and is not longer than MUX_CFG_MAX_LABEL.
+   */
+  mux_status (*open)(void *session, const struct mux_open_opts *o, uint64_t cookie, void **channel);
+  /**
+   * Takes the next channel that the peer opened; after the session's end those that arrived before it, then the failure.
+   */
+  mux_status (*incoming)(void *session, uint64_t cookie, void **channel);
+  /**
+   * Refuses new channels of the peer, safe to retry, and lets the old ones finish. Opens give MUX_EGOAWAY from now on.
+   */
+  void (*session_drain)(void *session);
+  /**
+   * Begins the polite end: what was finished is sent, the rest is reset, then the peer is told. After
+   * MUX_CFG_LINGER_MS session_abort follows.
+   */
+  void (*session_close)(void *session, uint64_t code, const char *reason);
+  /**
+   * Ends at once: channels fail, unsent data is dropped.
+   */
+  void (*session_abort)(void *session, uint64_t code);
+  /**
+   * As mux_read without waiting. Not called any more after the end, a failure, or `stop`.
+   */
+  int64_t (*read)(void *channel, void *buf, size_t len);
+  /**
+   * As mux_writev without waiting. A write of nothing never gives MUX_AGAIN. Not called any more after MUX_IO_FIN with
+   * everything taken, a failure, or `reset`.
+   */
+  int64_t (*write)(void *channel, const struct mux_iovec *iov, int32_t n, uint32_t flags);
+  /**
+   * Abandons the sending direction: unsent data is dropped. Codes above those of applications come from the library:
+   * where the wire cannot carry one, another is sent.
+   */
+  mux_status (*reset)(void *channel, uint64_t code);
+  /**
+   * Reads no more. Without MUX_CAP_STOP what arrives is dropped, and the peer is not told.
+   */
+  mux_status (*stop)(void *channel, uint64_t code);
+  /**
+   * Which of the events (enum mux_event_bit) hold for an object of enum mux_kind; of each that does not, mux_backend_ready
+   * tells when it does. Asked of a session: CONNECTED, OPEN, DRAINED, CLOSED (over, and its transport released); of a channel
+   * READ and WRITE (at least min bytes, or as much as can ever be), DRAINED, OPENED, and CLOSED, which means its sending
+   * direction: finished and taken by the transport, stopped, or failed; of a listener CLOSED.
+   */
+  uint32_t (*ready)(uint32_t kind, void *object, uint32_t events, size_t min);
+  /**
+   * Fills in a failure. e->status is what a function gave for this object, or MUX_OK: then it is set to why the session
+   * ended, or the channel's sending direction, and stays as it is while that lives and after a clean end. e->message is
+   * empty: it may stay so.
+   */
+  void (*cause)(uint32_t kind, void *object, struct mux_error *e);
+  /**
+   * As mux_info: URL of a listener; LOCAL_ADDR, PEER_ADDR and with TLS the TLS keys of a session; LABEL and CHANNEL_ID (unique
+   * among the live channels of a session) of a channel. 0 or MUX_EINVAL: it has none.
+   */
+  int64_t (*info)(uint32_t kind, void *object, uint32_t key, void *buf, size_t cap);
+  /**
+   * The last call for a listener.
+   */
+  void (*listener_free)(void *listener);
+  /**
+   * The last call for a session, after its channels were freed. One that was not closed is aborted by this.
+   */
+  void (*session_free)(void *session);
+  /**
+   * The last call for a channel: its directions were ended before, what was finished still goes out.
+   */
+  void (*channel_free)(void *channel);
+  /**
+   * Optional: what was negotiated with this peer; without it caps.
+   */
+  uint64_t (*session_caps)(void *session);
+  /**
+   * Optional: begins to measure the round trip, then MUX_AGAIN until the answer is there. Asked again after every
+   * mux_backend_ready of the session.
+   */
+  mux_status (*ping)(void *session, uint64_t *rtt_us);
+  /**
+   * Optional: sends a datagram, or drops an older one that waits. MUX_ETOOBIG beyond MUX_INFO_MAX_DATAGRAM of `info`.
+   */
+  mux_status (*datagram_send)(void *session, const void *buf, size_t len);
+  /**
+   * Optional: takes the next datagram; buf has room for 64 KiB.
+   */
+  int64_t (*datagram_recv)(void *session, void *buf, size_t cap);
+  /**
+   * Optional: changes how urgent a channel is; as in mux_open_opts.
+   */
+  void (*set_priority)(void *channel, uint32_t urgency, uint32_t incremental);
+  /**
+   * Optional: counters of a session, or recv_buffered and send_buffered of a channel.
+   */
+  void (*stats)(uint32_t kind, void *object, struct mux_stats *out);
+  /**
+   * Optional: takes certificates and limits for sessions to come.
+   */
+  mux_status (*reload)(void *listener, struct mux_config c, struct mux_error *err);
+} mux_backend;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -703,7 +897,8 @@ const char *mux_status_text(mux_status status);
 uint32_t mux_version(void);
 
 /**
- * The ABI: number of the soname << 16 | number of its newest addition. 0.x releases promise none. [S]
+ * The ABI: number of the soname << 16 | number of its newest node of symbols, 1 of MUX_0.1. Within a soname a larger one has
+ * everything that a smaller one had, from 1.0 on. [S]
  */
 uint32_t mux_abi(void);
 
@@ -718,6 +913,17 @@ const char *mux_build_info(void);
  * else why its session ended.
  */
 mux_status mux_cause(mux_handle h, struct mux_error *out);
+
+/**
+ * Why one direction (enum mux_direction) of a channel failed, which mux_cause no longer tells when the other one failed before:
+ * returns its status and fills out, which may be NULL; MUX_OK while it lives and after a clean end. Where the direction has
+ * no failure of its own, why the session ended.
+ *
+ * MUX_EINVAL: another direction.
+ */
+mux_status mux_channel_cause(struct mux_channel ch,
+                             uint32_t direction,
+                             struct mux_error *out);
 
 /**
  * Tells a fact (enum mux_info_key): copies at most cap bytes and returns the full length, so buf may be NULL when cap is
@@ -768,6 +974,11 @@ mux_status mux_config_set_runtime(struct mux_config c, struct mux_runtime rt);
  * Sets a number by its key (enum mux_config_key). MUX_EINVAL: unknown key or out of range; nothing has changed.
  */
 mux_status mux_config_set_u64(struct mux_config c, uint32_t key, uint64_t value);
+
+/**
+ * Reads a number by its key (enum mux_config_key), of a zero handle the default. MUX_EINVAL: unknown key.
+ */
+mux_status mux_config_get_u64(struct mux_config c, uint32_t key, uint64_t *value);
 
 /**
  * Sets an option by the name that URLs use: mux_config_set_option(c, "window", "1m"). One that only one backend knows
@@ -1234,6 +1445,29 @@ mux_status mux_log_callback(int32_t level,
 int64_t mux_log_pull(char *buf,
                      size_t cap,
                      int32_t *level);
+
+/**
+ * Adds a backend of the application's own: from now on its schemes can be dialed and listened on, by every function that
+ * takes a URL. b is copied; what its functions are called with, and when, stands at struct mux_backend. There is no way to
+ * take it back: its code and ctx live as long as the process. err may be NULL.
+ *
+ * MUX_EINVAL: a function that is missing, a malformed scheme, unknown bits. MUX_ESTATE: a scheme is registered already.
+ */
+mux_status mux_backend_register(const struct mux_backend *b,
+                                void *ctx,
+                                struct mux_error *err);
+
+/**
+ * Says that what a function of a backend answered with MUX_AGAIN, or did not report as ready, can be asked again: the events
+ * (enum mux_event_bit) that may hold now for the listener, session or channel of this cookie. MUX_EV_CLOSED counts for everything
+ * that waits there, and of a session for its channels too. May be called too often, at any time, from anywhere, also with
+ * locks held that the backend's functions take, and from within them: nothing of the backend or the application is called before
+ * it returns.
+ *
+ * MUX_EHANDLE: the object was freed, or never came to be; harmless. MUX_EINVAL: events that its kind does not have.
+ */
+mux_status mux_backend_ready(uint64_t cookie,
+                             uint32_t events);
 
 #ifdef __cplusplus
 }  // extern "C"

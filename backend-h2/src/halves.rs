@@ -198,6 +198,10 @@ impl SendOps for Sender {
     fn buffered(&self) -> usize {
         self.channel.unsent(&self.channel.lock())
     }
+
+    fn room(&self) -> usize {
+        Self::room(self, &self.channel.lock()).unwrap_or(0)
+    }
 }
 
 /// The largest code that fits beside HTTP/2's own.

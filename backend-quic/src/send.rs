@@ -220,6 +220,11 @@ impl SendOps for QuicSend {
     fn buffered(&self) -> usize {
         lock(&self.0.state).buffered()
     }
+
+    fn room(&self) -> usize {
+        let state = lock(&self.0.state);
+        if self.0.check_open(&state).is_ok() { self.0.room(&state) } else { 0 }
+    }
 }
 
 impl Drop for QuicSend {

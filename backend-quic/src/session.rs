@@ -151,7 +151,7 @@ impl SessionOps for QuicSession {
 
     fn capabilities(&self) -> Capabilities {
         let shared = &self.shared;
-        shared.wire.capabilities(shared.conn.max_datagram_size().is_some())
+        shared.wire.capabilities(self.max_datagram().is_some())
     }
 
     fn poll_open(&self, cx: &mut Context<'_>, options: &OpenOptions) -> Poll<Result<ChannelParts>> {
@@ -248,7 +248,7 @@ impl SessionOps for QuicSession {
     }
 
     fn max_datagram(&self) -> Option<usize> {
-        self.shared.conn.max_datagram_size()
+        self.shared.conn.max_datagram_size().filter(|_| self.shared.settings.datagrams)
     }
 
     fn send_datagram(&self, data: Bytes) -> Result<()> {

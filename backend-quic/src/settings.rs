@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) linger: Duration,
     /// How often a silent peer is probed; zero: never.
     pub(crate) keepalive: Duration,
+    /// Whether the session has any.
+    pub(crate) datagrams: bool,
     /// A session without traffic for so long is ended; zero: never.
     pub(crate) idle: Duration,
 }
@@ -75,6 +77,7 @@ impl Settings {
             max_label: config.max_label as usize,
             linger: config.linger,
             keepalive: config.keepalive,
+            datagrams: config.datagrams,
             idle: config.idle,
         })
     }
@@ -90,7 +93,7 @@ impl Settings {
         transport
             .max_concurrent_bidi_streams(places::first(self.max_channels, Self::beside(role)))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .datagram_receive_buffer_size(Some(DATAGRAMS))
+            .datagram_receive_buffer_size(self.datagrams.then_some(DATAGRAMS))
             .datagram_send_buffer_size(DATAGRAMS)
             .mtu_discovery_config(Some(self.mtu_discovery(peer)))
             .stream_receive_window(VarInt::from_u32(self.window))

@@ -150,6 +150,15 @@ pub enum mux_origin {
     MUX_BY_OS = 4,
 }
 
+/// A direction of a channel.
+#[repr(C)]
+pub enum mux_direction {
+    /// What we read.
+    MUX_RECEIVING = 1,
+    /// What we write.
+    MUX_SENDING = 2,
+}
+
 /// A failure in detail. Set struct_size to sizeof(mux_error) before use; it may grow.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -205,6 +214,7 @@ pub enum mux_cap {
 
 /// What can be waited for. Anything that has failed or ended is ready for everything.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub enum mux_event_bit {
     /// Session: connected, or failed to.
     MUX_EV_CONNECTED = 1,
@@ -229,6 +239,7 @@ pub enum mux_event_bit {
 
 /// The kind of a handle, as mux_info tells it.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub enum mux_kind {
     MUX_KIND_RUNTIME = 1,
     MUX_KIND_CONFIG = 2,
@@ -241,6 +252,7 @@ pub enum mux_kind {
 
 /// What mux_info can be asked.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub enum mux_info_key {
     /// uint32_t: enum mux_kind.
     MUX_INFO_KIND = 1,
@@ -256,6 +268,8 @@ pub enum mux_info_key {
     MUX_INFO_TLS = 6,
     /// Bytes: the peer's certificate; none without one.
     MUX_INFO_PEER_CERT_DER = 7,
+    /// Bytes: its SHA-256, as mux_config_tls_pin_sha256 takes it; none without one.
+    MUX_INFO_PEER_CERT_SHA256 = 8,
     /// uint64_t: the number by which logs know a channel.
     MUX_INFO_CHANNEL_ID = 9,
     /// Bytes: the label a channel was opened with.
@@ -313,6 +327,8 @@ pub enum mux_config_key {
     MUX_CFG_CLIENT_AUTH = 32,
     /// 1 skips the verification of certificates, and logs a warning.
     MUX_CFG_TLS_INSECURE = 33,
+    /// 0: sessions have no datagrams, also where the wire could; 1, the default: they have where it can.
+    MUX_CFG_DATAGRAMS = 34,
 }
 
 /// How a channel is opened. Set struct_size; everything else zero means the defaults.
@@ -420,6 +436,7 @@ pub struct mux_stats {
     pub resets_out: u64,
     pub recv_buffered: u64,
     pub send_buffered: u64,
+    /// Of a channel: bytes that a write would take at present.
     pub send_credit: u64,
     pub rtt_us: u64,
     pub lost_packets: u64,

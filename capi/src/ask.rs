@@ -5,8 +5,11 @@ use std::sync::OnceLock;
 
 use libmux::{Error, SessionInfo};
 
-use crate::abi::{mux_error, mux_handle, mux_info_key, mux_stats, mux_status, mux_status_code};
+use crate::abi::{
+    mux_channel, mux_direction, mux_error, mux_handle, mux_info_key, mux_stats, mux_status, mux_status_code,
+};
 use crate::boundary;
+use crate::hub::Side;
 use crate::pointer;
 use crate::session::Session;
 use crate::status::{self, Fault};
@@ -32,10 +35,14 @@ pub extern "C" fn mux_version() -> u32 {
     VERSION
 }
 
-/// The ABI: number of the soname << 16 | number of its newest addition. 0.x releases promise none. \[S\]
+/// The number of libmux.so.0.
+const SONAME: u32 = 0;
+
+/// The ABI: number of the soname << 16 | number of its newest node of symbols, 1 of MUX_0.1. Within a soname a larger one has
+/// everything that a smaller one had, from 1.0 on. \[S\]
 #[unsafe(no_mangle)]
 pub extern "C" fn mux_abi() -> u32 {
-    0
+    SONAME << 16 | number(env!("CARGO_PKG_VERSION_MINOR"))
 }
 
 /// A static text: version and schemes.
@@ -59,18 +66,28 @@ pub extern "C" fn mux_build_info() -> *const c_char {
 /// else why its session ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mux_cause(h: mux_handle, out: *mut mux_error) -> mux_status {
+    let find = || match &*world::pin(h)? {
+        Object::Session(session) => Ok(session.cause()),
+        Object::Channel(channel) => Ok(channel.cause()),
+        Object::Listener(listener) => Ok(listener.has_stopped().then(Error::closed_locally)),
+        Object::Runtime(_) | Object::Config(_) | Object::Queue(_) | Object::Borrow(_) => {
+            Err(mux_status_code::MUX_EKIND.into())
+        }
+    };
+    // SAFETY: by this function's contract.
+    unsafe { tell_cause(out, find) }
+}
+
+/// Tells what was found: its status, or that of a failure to look.
+///
+/// # Safety
+/// `out` is null or points to a `mux_error` of the size it says.
+unsafe fn tell_cause(out: *mut mux_error, find: impl FnOnce() -> Result<Option<Error>, Fault>) -> mux_status {
     let mut cause = None;
     let asked = boundary::status(|| {
         // SAFETY: by this function's contract.
         let mut place = unsafe { pointer::error(out)? };
-        let found = match &*world::pin(h)? {
-            Object::Session(session) => session.cause(),
-            Object::Channel(channel) => channel.cause(),
-            Object::Listener(listener) => listener.has_stopped().then(Error::closed_locally),
-            Object::Runtime(_) | Object::Config(_) | Object::Queue(_) | Object::Borrow(_) => {
-                return Err(mux_status_code::MUX_EKIND.into());
-            }
-        };
+        let found = find()?;
         let detail = found.map_or_else(status::nothing_failed, |error| Fault::Error(error).detail());
         if let Some(place) = &mut place {
             place.write(&detail);
@@ -81,6 +98,22 @@ pub unsafe extern "C" fn mux_cause(h: mux_handle, out: *mut mux_error) -> mux_st
     cause.unwrap_or(asked)
 }
 
+/// Why one direction (enum mux_direction) of a channel failed, which mux_cause no longer tells when the other one failed before:
+/// returns its status and fills out, which may be NULL; MUX_OK while it lives and after a clean end. Where the direction has
+/// no failure of its own, why the session ended.
+///
+/// MUX_EINVAL: another direction.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mux_channel_cause(ch: mux_channel, direction: u32, out: *mut mux_error) -> mux_status {
+    let side = match direction {
+        _ if direction == mux_direction::MUX_RECEIVING as u32 => Ok(Side::Recv),
+        _ if direction == mux_direction::MUX_SENDING as u32 => Ok(Side::Send),
+        _ => Err(Fault::invalid(format!("direction {direction}: MUX_RECEIVING and MUX_SENDING are allowed"))),
+    };
+    // SAFETY: by this function's contract.
+    unsafe { tell_cause(out, || Ok(world::channel(ch.h)?.cause_of(side?))) }
+}
+
 enum Fact {
     Text(String),
     Bytes(Vec<u8>),
@@ -89,7 +122,7 @@ enum Fact {
 fn fact(object: &Object, key: u32) -> Result<Fact, Fault> {
     type Key = mux_info_key;
     let is = |known: Key| key == known as u32;
-    if !(Key::MUX_INFO_KIND as u32..=Key::MUX_INFO_MAX_DATAGRAM as u32).contains(&key) || key == 8 {
+    if !(Key::MUX_INFO_KIND as u32..=Key::MUX_INFO_MAX_DATAGRAM as u32).contains(&key) {
         return Err(Fault::invalid(format!("key {key} is not in enum mux_info_key")));
     }
     if is(Key::MUX_INFO_KIND) {
@@ -128,6 +161,11 @@ fn of_session(session: &Session, key: u32) -> Result<Fact, Fault> {
         _ if key == Key::MUX_INFO_PEER_CERT_DER as u32 => {
             let certificate = tls.and_then(|tls| tls.peer_certificate.as_ref());
             Ok(Fact::Bytes(certificate.map(|der| der.to_vec()).unwrap_or_default()))
+        }
+        _ if key == Key::MUX_INFO_PEER_CERT_SHA256 as u32 => {
+            let certificate = tls.and_then(|tls| tls.peer_certificate.as_ref());
+            let hash = certificate.map(|der| ring::digest::digest(&ring::digest::SHA256, der).as_ref().to_vec());
+            Ok(Fact::Bytes(hash.unwrap_or_default()))
         }
         _ => Err(Fault::invalid(format!("key {key} does not apply to a session"))),
     }
@@ -179,6 +217,7 @@ pub unsafe extern "C" fn mux_stats_get(h: mux_handle, out: *mut mux_stats) -> mu
             Object::Channel(channel) => {
                 let (recv, send) = channel.buffered()?;
                 (stats.recv_buffered, stats.send_buffered) = (recv as u64, send as u64);
+                stats.send_credit = channel.room()? as u64;
             }
             _ => return Err(mux_status_code::MUX_EKIND.into()),
         }

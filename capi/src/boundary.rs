@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::abi::{mux_error, mux_status, mux_status_code};
+use crate::callback::Holding;
 use crate::platform;
 use crate::pointer;
 use crate::status::Fault;
@@ -50,10 +51,12 @@ pub(crate) unsafe fn status_with(error: *mut mux_error, body: impl FnOnce() -> R
 fn guarded<T>(body: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     let errno = platform::errno();
     // What a panic leaves half done lies behind mutexes, which it poisons; a poisoned one answers MUX_EINTERNAL.
+    let holding = Holding::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         tracing::error!("a panic was caught at the C boundary");
         Err(Fault::Plain(mux_status_code::MUX_EINTERNAL))
     });
+    drop(holding);
     platform::set_errno(errno);
     result
 }

@@ -1,21 +1,23 @@
 //! Channels: two halves behind locks of their own, so that a reader and a writer never wait for each other. Whoever
 //! holds such a lock does not sleep.
 
+mod cause;
 mod pump;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use libmux::{Capabilities, Error, ErrorKind, Priority, RecvHalf, Result, SendHalf, WriteFlags};
+use libmux::{Capabilities, Error, Priority, RecvHalf, Result, SendHalf, WriteFlags};
 use tokio::io::ReadBuf;
 
 use crate::abi::{mux_event_bit, mux_status_code};
 use crate::hub::{Hub, Side};
+use crate::own::{Own, Owned};
 use crate::queue::Waitable;
 use crate::session::Session;
 use crate::status::Fault;
@@ -31,8 +33,8 @@ pub(crate) struct Channel {
     pub(crate) session: Arc<Session>,
     pub(crate) id: u64,
     pub(crate) label: Bytes,
-    recv: Mutex<Receiving>,
-    send: Mutex<SendHalf>,
+    recv: Own<Receiving>,
+    send: Own<SendHalf>,
     /// Its bytes go through a socket of the application's.
     handed_over: AtomicBool,
     recv_waker: Waker,
@@ -44,8 +46,9 @@ pub(crate) struct Channel {
     /// The application ended its direction itself: finished, reset or stopped it.
     ended_recv: AtomicBool,
     ended_send: AtomicBool,
-    /// The first failure.
+    /// The first failure, and the first one of each direction.
     cause: OnceLock<Error>,
+    causes: [OnceLock<Error>; 2],
     read_min: AtomicUsize,
     write_min: AtomicUsize,
 }
@@ -77,14 +80,15 @@ impl Channel {
             session,
             id,
             label,
-            recv: Mutex::new(Receiving { half: recv, rest: VecDeque::new(), lent: false }),
-            send: Mutex::new(send),
+            recv: Own::new(Receiving { half: recv, rest: VecDeque::new(), lent: false }),
+            send: Own::new(send),
             handed_over: AtomicBool::new(false),
             recv_over: AtomicBool::new(false),
             send_over: AtomicBool::new(false),
             ended_recv: AtomicBool::new(false),
             ended_send: AtomicBool::new(false),
             cause: OnceLock::new(),
+            causes: [OnceLock::new(), OnceLock::new()],
             read_min: AtomicUsize::new(1),
             write_min: AtomicUsize::new(1),
         })
@@ -160,7 +164,7 @@ impl Channel {
 
     /// Ends a borrow; `rest` was not used.
     pub(crate) fn give_back(&self, rest: VecDeque<Bytes>) {
-        let mut recv = self.recv.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut recv) = self.recv.lock_anyway() else { return };
         recv.lent = false;
         for slice in rest.into_iter().rev() {
             recv.rest.push_front(slice);
@@ -222,6 +226,11 @@ impl Channel {
         self.hub.wake_all();
     }
 
+    /// Bytes that a write would take at present.
+    pub(crate) fn room(&self) -> Result<usize, Fault> {
+        Ok(self.send()?.room())
+    }
+
     /// Bytes that wait to be read, and bytes that the transport has not taken.
     pub(crate) fn buffered(&self) -> Result<(usize, usize), Fault> {
         let recv = self.recv()?;
@@ -230,45 +239,45 @@ impl Channel {
         Ok((received, self.send()?.buffered()))
     }
 
-    /// The first failure of the channel, or why its session ended; `None` while it lives and after a clean end.
-    pub(crate) fn cause(&self) -> Option<Error> {
-        if let Some(cause) = self.cause.get() {
-            return Some(cause.clone());
-        }
-        let both_over = self.recv_over.load(Ordering::SeqCst) && self.send_over.load(Ordering::SeqCst);
-        if both_over {
-            return None;
-        }
-        // A session ends a moment after its handle was closed.
-        self.session.cause().or_else(|| self.check_session().err().map(|_| Error::closed_locally()))
-    }
-
     /// The handle was closed: the polite end.
     pub(crate) fn end(&self) {
         self.hub.end();
-        // A poisoned half is one whose session was or will be aborted; closing it is still right.
-        self.send.lock().unwrap_or_else(PoisonError::into_inner).close();
-        self.recv.lock().unwrap_or_else(PoisonError::into_inner).half.close();
+        self.lock_send_anyway(SendHalf::close);
+        self.lock_recv_anyway(RecvHalf::close);
     }
 
     /// The end for error paths. `code` was checked.
     pub(crate) fn abort(&self, code: u64) {
         self.hub.end();
-        let mut send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
         // Refused where the wire cannot carry the code, or the direction is over. The first kind is left as it is: it
         // is dropped with the object, and a half that is dropped unfinished resets with a code that every wire has.
-        let _ = send.reset(code);
-        drop(send);
-        let mut recv = self.recv.lock().unwrap_or_else(PoisonError::into_inner);
-        if recv.half.stop(code).is_err() {
-            recv.half.close();
+        self.lock_send_anyway(|half| drop(half.reset(code)));
+        self.lock_recv_anyway(|half| {
+            if half.stop(code).is_err() {
+                half.close();
+            }
+        });
+    }
+
+    /// A poisoned half is one whose session was or will be aborted; ending it is still right. One that a backend's function
+    /// uses in this very thread ends when the object goes.
+    fn lock_send_anyway(&self, end: impl FnOnce(&mut SendHalf)) {
+        if let Ok(mut half) = self.send.lock_anyway() {
+            end(&mut half);
+        }
+    }
+
+    /// As [`lock_send_anyway`](Self::lock_send_anyway).
+    fn lock_recv_anyway(&self, end: impl FnOnce(&mut RecvHalf)) {
+        if let Ok(mut recv) = self.recv.lock_anyway() {
+            end(&mut recv.half);
         }
     }
 
     /// The half, for a call of the application: an error once the session's handle was closed, which ends its channels.
-    fn recv(&self) -> Result<MutexGuard<'_, Receiving>, Fault> {
+    fn recv(&self) -> Result<Owned<'_, Receiving>, Fault> {
         self.check_session()?;
-        self.recv.lock().map_err(|_| self.session.poisoned())
+        self.recv.lock().map_err(|fault| self.session.after(fault))
     }
 
     fn stop_half(&self, code: u64) -> Result<libmux::Result<()>, Fault> {
@@ -281,7 +290,7 @@ impl Channel {
     }
 
     /// As [`recv`](Self::recv), for a call that takes bytes.
-    fn reading(&self) -> Result<MutexGuard<'_, Receiving>, Fault> {
+    fn reading(&self) -> Result<Owned<'_, Receiving>, Fault> {
         let recv = self.recv()?;
         self.check_own()?;
         if recv.lent {
@@ -292,7 +301,7 @@ impl Channel {
     }
 
     /// As [`send`](Self::send), for a call that gives bytes.
-    fn writing(&self) -> Result<MutexGuard<'_, SendHalf>, Fault> {
+    fn writing(&self) -> Result<Owned<'_, SendHalf>, Fault> {
         let send = self.send()?;
         self.check_own()?;
         Ok(send)
@@ -307,9 +316,9 @@ impl Channel {
     }
 
     /// As [`recv`](Self::recv).
-    fn send(&self) -> Result<MutexGuard<'_, SendHalf>, Fault> {
+    fn send(&self) -> Result<Owned<'_, SendHalf>, Fault> {
         self.check_session()?;
-        self.send.lock().map_err(|_| self.session.poisoned())
+        self.send.lock().map_err(|fault| self.session.after(fault))
     }
 
     fn check_session(&self) -> Result<(), Fault> {
@@ -317,51 +326,6 @@ impl Channel {
             return Err(mux_status_code::MUX_ECLOSED.into());
         }
         Ok(())
-    }
-
-    fn recv_failed(&self, error: Error) -> Fault {
-        let error = self.explain(error, &self.ended_recv);
-        if self.note(&error) {
-            self.recv_is_over();
-        }
-        error.into()
-    }
-
-    fn send_failed(&self, error: Error) -> Fault {
-        let error = self.explain(error, &self.ended_send);
-        if self.note(&error) {
-            self.send_is_over();
-        }
-        error.into()
-    }
-
-    /// A direction that was ended, but not by the application, was ended by the close of its session.
-    fn explain(&self, error: Error, ended: &AtomicBool) -> Error {
-        if error.kind() != ErrorKind::Finished || ended.load(Ordering::SeqCst) {
-            return error;
-        }
-        // Or by that of its own handle, while this call was under way.
-        if self.hub.has_ended() {
-            return Error::closed_locally();
-        }
-        self.session.cause().unwrap_or(error)
-    }
-
-    /// Keeps the first failure. An argument mistake is none, nor is using a direction that the application ended.
-    fn note(&self, error: &Error) -> bool {
-        let mistake = matches!(
-            error.kind(),
-            ErrorKind::Blocked
-                | ErrorKind::InvalidInput
-                | ErrorKind::InvalidState
-                | ErrorKind::Unsupported
-                | ErrorKind::Finished
-                | ErrorKind::TooBig
-        );
-        if !mistake {
-            self.cause.get_or_init(|| error.clone());
-        }
-        !mistake
     }
 
     fn recv_is_over(&self) {
@@ -386,7 +350,7 @@ impl Channel {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
-                self.note(&self.explain(error, &self.ended_send));
+                self.note(Side::Send, &self.explain(error, &self.ended_send));
             }
         }
         self.send_over.store(true, Ordering::SeqCst);
@@ -434,9 +398,12 @@ impl Channel {
                 return Ok(true);
             }
         }
+        if self.session.cause().is_none() {
+            return Ok(false);
+        }
         // What arrived before the session's end can still be read.
         let recv = self.recv()?;
-        Ok(self.session.cause().is_some() && recv.waiting() + recv.half.buffered() == 0)
+        Ok(recv.waiting() + recv.half.buffered() == 0)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libmux::{ClientAuth, Config, TlsConfig};
 
-use crate::abi::{mux_config, mux_config_key, mux_error, mux_runtime, mux_status};
+use crate::abi::{mux_config, mux_config_key, mux_error, mux_handle, mux_runtime, mux_status};
 use crate::boundary;
 use crate::pointer;
 use crate::runtime::Runtime;
@@ -33,6 +33,28 @@ pub(crate) fn resolve(handle: mux_config) -> Result<(Config, Arc<Runtime>), Faul
         None => Runtime::default()?,
     };
     Ok((settings.config.clone(), runtime))
+}
+
+/// A configuration handle that lives until this is dropped.
+pub(crate) struct Lent(mux_handle);
+
+impl Lent {
+    pub(crate) fn handle(&self) -> mux_handle {
+        self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Whoever it was lent to may have closed it.
+        drop(world::world().table.close(self.0));
+    }
+}
+
+/// Makes a handle of a configuration, for a function of the application to read.
+pub(crate) fn lend(config: &Config) -> Result<Lent, Fault> {
+    let settings = Settings { config: config.clone(), runtime: None };
+    world::insert(Object::Config(Box::new(Mutex::new(settings)))).map(Lent)
 }
 
 /// Settings are changed whole, so a panic leaves nothing half done.
@@ -91,6 +113,7 @@ fn set_u64(config: &mut Config, key: u32, value: u64) -> Result<(), Fault> {
                 tracing::warn!("certificates will not be verified");
             }
         }
+        _ if key == Key::MUX_CFG_DATAGRAMS as u32 => config.datagrams = within("datagrams", 0, 1)? == 1,
         _ if key == Key::MUX_CFG_CLIENT_AUTH as u32 => {
             config.tls.client_auth = match within("client auth", 0, 2)? {
                 0 => ClientAuth::None,
@@ -98,9 +121,41 @@ fn set_u64(config: &mut Config, key: u32, value: u64) -> Result<(), Fault> {
                 _ => ClientAuth::Require,
             };
         }
-        _ => return Err(Fault::invalid(format!("configuration key {key} is not in enum mux_config_key"))),
+        _ => return Err(unknown(key)),
     }
     Ok(())
+}
+
+fn get_u64(config: &Config, key: u32) -> Result<u64, Fault> {
+    type Key = mux_config_key;
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Ok(match key {
+        _ if key == Key::MUX_CFG_CONNECT_MS as u32 => ms(config.connect_timeout),
+        _ if key == Key::MUX_CFG_KEEPALIVE_MS as u32 => ms(config.keepalive),
+        _ if key == Key::MUX_CFG_IDLE_MS as u32 => ms(config.idle),
+        _ if key == Key::MUX_CFG_LINGER_MS as u32 => ms(config.linger),
+        _ if key == Key::MUX_CFG_MAX_CHANNELS_IN as u32 => config.max_channels.into(),
+        _ if key == Key::MUX_CFG_CHANNEL_WINDOW as u32 => config.window.into(),
+        _ if key == Key::MUX_CFG_SESSION_WINDOW as u32 => config.budget,
+        _ if key == Key::MUX_CFG_SEND_BUFFER as u32 => config.send_buffer.into(),
+        _ if key == Key::MUX_CFG_FRAME_SIZE as u32 => config.frame_size.into(),
+        _ if key == Key::MUX_CFG_CHANNEL_BACKLOG as u32 => config.channel_backlog.into(),
+        _ if key == Key::MUX_CFG_SESSION_BACKLOG as u32 => config.session_backlog.into(),
+        _ if key == Key::MUX_CFG_MAX_LABEL as u32 => config.max_label.into(),
+        _ if key == Key::MUX_CFG_MAX_SESSIONS as u32 => config.max_sessions.into(),
+        _ if key == Key::MUX_CFG_TLS_INSECURE as u32 => config.tls.insecure.into(),
+        _ if key == Key::MUX_CFG_DATAGRAMS as u32 => config.datagrams.into(),
+        _ if key == Key::MUX_CFG_CLIENT_AUTH as u32 => match config.tls.client_auth {
+            ClientAuth::None => 0,
+            ClientAuth::Request => 1,
+            ClientAuth::Require => 2,
+        },
+        _ => return Err(unknown(key)),
+    })
+}
+
+fn unknown(key: u32) -> Fault {
+    Fault::invalid(format!("configuration key {key} is not in enum mux_config_key"))
 }
 
 /// Makes a configuration with every default. It is copied by dial and listen: changing or closing it afterwards does not
@@ -131,6 +186,23 @@ pub extern "C" fn mux_config_set_runtime(c: mux_config, rt: mux_runtime) -> mux_
 #[unsafe(no_mangle)]
 pub extern "C" fn mux_config_set_u64(c: mux_config, key: u32, value: u64) -> mux_status {
     boundary::status(|| change(c, |config| set_u64(config, key, value)))
+}
+
+/// Reads a number by its key (enum mux_config_key), of a zero handle the default. MUX_EINVAL: unknown key.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mux_config_get_u64(c: mux_config, key: u32, value: *mut u64) -> mux_status {
+    boundary::status(|| {
+        // SAFETY: by this function's contract.
+        let out = unsafe { pointer::out(value, "value")? };
+        let number = if c.h == 0 {
+            get_u64(&Config::default(), key)?
+        } else {
+            let settings = world::config(c.h)?;
+            get_u64(&lock(&settings).config, key)?
+        };
+        out.write(number);
+        Ok(())
+    })
 }
 
 /// Sets an option by the name that URLs use: mux_config_set_option(c, "window", "1m"). One that only one backend knows

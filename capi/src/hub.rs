@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use crate::abi::{mux_handle, mux_status_code};
+use crate::callback;
 use crate::deadline::Deadline;
 use crate::platform::{self, Slept};
 use crate::queue::{Entry, Queue};
@@ -51,6 +52,7 @@ impl Signal {
                 return Ok(result);
             }
             let limit = deadline.remaining()?;
+            callback::flush();
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             let slept = platform::sleep(&self.count, seen, limit);
             self.sleepers.fetch_sub(1, Ordering::SeqCst);
@@ -229,7 +231,7 @@ impl Hub {
             watch.queued = true;
             drop(guard);
             if let Some(queue) = announce {
-                queue.announce();
+                callback::announce(queue);
             }
         }
     }
@@ -249,8 +251,8 @@ impl Hub {
         Some(watch.events)
     }
 
-    /// The condition holds: disarms a one-shot watch, puts a level one back at the tail, and gives its user data and
-    /// whether it is a level one; `None` when the watch was changed meanwhile, by which it was evaluated anew.
+    /// The condition holds: disarms a one-shot watch, and gives its user data and whether the caller is to put the entry back
+    /// at the tail, which a level one needs; `None` when the watch was changed meanwhile, by which it was evaluated anew.
     pub(crate) fn finish_delivery(&self, side: Side, queue: &Queue, events: u32) -> Option<(u64, bool)> {
         let record = &self.records[side as usize];
         let mut watch = record.lock();
@@ -258,16 +260,13 @@ impl Hub {
             return None;
         }
         if watch.level {
-            if !watch.queued {
-                // Whoever delivers is told already, and looks until nothing is left.
-                let _told = queue.push(Entry { handle: self.handle(), side });
-                watch.queued = true;
-            }
-        } else {
-            watch.armed = false;
-            record.armed.store(false, Ordering::SeqCst);
+            let again = !watch.queued;
+            watch.queued = true;
+            return Some((watch.user, again));
         }
-        Some((watch.user, watch.level))
+        watch.armed = false;
+        record.armed.store(false, Ordering::SeqCst);
+        Some((watch.user, false))
     }
 }
 

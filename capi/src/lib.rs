@@ -1,8 +1,8 @@
 //! The C API of libmux: `include/mux.h` is generated from this crate.
 //!
 //! A handle is a number that `handle` looks up without trusting it; every exported function runs inside `boundary`;
-//! every pointer of a caller goes through `pointer`. These three, `platform` and `world` hold all unsafe code beyond the
-//! one line in an export that says "by this function's contract".
+//! every pointer of a caller goes through `pointer`. These three, `platform`, `world` and `foreign` (which calls
+//! backends written in C) hold all unsafe code beyond the one line in an export that says "by this function's contract".
 //!
 //! Objects sit on the poll-based operations of mux-api, with one persistent waker a side (`hub`): a read of buffered data
 //! and a write with window never enter the runtime, which only dials, listens and drives transports.
@@ -37,13 +37,19 @@ mod watch;
 
 mod log;
 
+mod vtable;
+
+mod backend;
+
 mod boundary;
 mod callback;
 mod carrier;
 mod channel;
 mod deadline;
+mod foreign;
 mod handle;
 mod hub;
+mod own;
 mod pipe;
 mod platform;
 mod pointer;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::boundary;
 use crate::config;
 use crate::deadline::Deadline;
 use crate::hub::{Hub, Side, Signal};
+use crate::own::{Own, Owned};
 use crate::pointer;
 use crate::queue::Waitable;
 use crate::runtime::{Runtime, timed_out};
@@ -28,7 +29,7 @@ pub(crate) struct Listener {
     pub(crate) runtime: Arc<Runtime>,
     listener: libmux::Listener,
     /// A session that was found when somebody asked whether there is one.
-    found: Mutex<Option<Result<libmux::Session, Error>>>,
+    found: Own<Option<Result<libmux::Session, Error>>>,
     recv: Waker,
     stopped: AtomicBool,
     linger: Duration,
@@ -62,7 +63,7 @@ impl Listener {
         };
         let hub = Arc::new(Hub::default());
         let recv = hub.waker(Side::Recv);
-        Ok(Self { hub, runtime, listener, found: Mutex::default(), recv, stopped: AtomicBool::new(false), linger })
+        Ok(Self { hub, runtime, listener, found: Own::default(), recv, stopped: AtomicBool::new(false), linger })
     }
 
     fn try_accept(&self) -> Result<Option<libmux::Session>, Fault> {
@@ -81,8 +82,8 @@ impl Listener {
         }
     }
 
-    fn lock_found(&self) -> Result<MutexGuard<'_, Option<Result<libmux::Session, Error>>>, Fault> {
-        self.found.lock().map_err(|_| mux_status_code::MUX_EINTERNAL.into())
+    fn lock_found(&self) -> Result<Owned<'_, Option<Result<libmux::Session, Error>>>, Fault> {
+        self.found.lock()
     }
 
     /// The URL to dial, with the real port.

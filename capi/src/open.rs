@@ -96,7 +96,7 @@ pub unsafe extern "C" fn mux_datagram_send(s: mux_session, buf: *const c_void, l
     boundary::status(|| {
         // SAFETY: by this function's contract.
         let data = unsafe { pointer::bytes(buf, len, "buf")? };
-        world::session(s.h)?.send_datagram(Bytes::copy_from_slice(data))
+        world::session(s.h)?.send_datagram(data)
     })
 }
 

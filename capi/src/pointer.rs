@@ -215,6 +215,11 @@ unsafe impl Growing for crate::abi::mux_io {
     const FIRST: usize = 48;
 }
 
+// SAFETY: repr(C), u32 first, integers, pointers and functions that may be null.
+unsafe impl Growing for crate::vtable::mux_backend {
+    const FIRST: usize = std::mem::offset_of!(crate::vtable::mux_backend, session_caps);
+}
+
 /// Nothing this library has ever defined is larger; what claims to be was not initialised.
 const LARGEST: usize = 4096;
 

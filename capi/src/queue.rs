@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use libmux::Error;
 
@@ -22,6 +22,9 @@ pub(crate) struct Entry {
     pub(crate) handle: mux_handle,
     pub(crate) side: Side,
 }
+
+/// Entries that are taken from the list at once.
+const BATCH: usize = 256;
 
 #[derive(Default)]
 pub(crate) struct Queue {
@@ -44,6 +47,8 @@ struct List {
     /// The application was told of `entries`: by the descriptor, or by its waker.
     raised: bool,
     released: bool,
+    /// Buffers of whoever delivers.
+    scratch: [Vec<Entry>; 2],
 }
 
 impl Queue {
@@ -68,8 +73,8 @@ impl Queue {
         Ok(raw as isize)
     }
 
-    /// Adds a side that may have become ready. The caller sees to it that it is in the list once, and calls
-    /// [`announce`](Self::announce) without a lock when this is true.
+    /// Adds a side that may have become ready. The caller sees to it that it is in the list once, and gives the queue to
+    /// [`callback::announce`] when this is true.
     #[must_use = "the application's waker is to be called"]
     pub(crate) fn push(&self, entry: Entry) -> bool {
         let mut list = self.lock();
@@ -77,6 +82,14 @@ impl Queue {
             return false;
         }
         list.entries.push_back(entry);
+        let announce = self.tell(&mut list);
+        drop(list);
+        self.signal.raise();
+        announce
+    }
+
+    /// There are entries: tells the application unless it knows; whether its waker is to be called.
+    fn tell(&self, list: &mut List) -> bool {
         let first = !list.raised;
         if let (true, Some(fd)) = (first, &list.fd) {
             platform::raise(fd.as_raw_fd());
@@ -84,18 +97,16 @@ impl Queue {
         }
         let announce = first && self.waker.is_set();
         list.raised |= announce;
-        drop(list);
-        self.signal.raise();
         announce
     }
 
     /// Calls the application's waker. With no lock held.
-    pub(crate) fn announce(&self) {
+    pub(crate) fn announce_now(&self) {
         self.waker.call();
     }
 
     /// Replaces the application's waker, and waits until the earlier one runs no more. Told at once of what waits already.
-    pub(crate) fn set_waker(&self, function: mux_wake_fn, ctx: *mut c_void) -> Result<(), Fault> {
+    pub(crate) fn set_waker(self: &Arc<Self>, function: mux_wake_fn, ctx: *mut c_void) -> Result<(), Fault> {
         callback::may_wait()?;
         self.waker.replace(function, ctx);
         let mut list = self.lock();
@@ -103,7 +114,7 @@ impl Queue {
         list.raised |= announce;
         drop(list);
         if announce {
-            self.announce();
+            callback::announce(Arc::clone(self));
         }
         Ok(())
     }
@@ -149,7 +160,7 @@ impl Queue {
 
     /// Waits for events and hands them to `emit`, at most `max`; 0 after a [`wake`](Self::wake).
     pub(crate) fn next(
-        &self,
+        self: &Arc<Self>,
         max: usize,
         mut deadline: Deadline,
         mut emit: impl FnMut(mux_event),
@@ -188,40 +199,56 @@ impl Queue {
         taken
     }
 
-    fn deliver(&self, max: usize, emit: &mut impl FnMut(mux_event)) -> i64 {
+    fn deliver(self: &Arc<Self>, max: usize, emit: &mut impl FnMut(mux_event)) -> i64 {
         let mut count = 0;
         let mut put_back = 0;
-        // Level watches go back to the tail: looking at more than what is there now could go on for ever.
-        let mut looks = self.lock().entries.len();
-        while looks > 0 && (count as usize) < max {
-            looks -= 1;
-            let Some(entry) = self.pop() else { break };
-            if let Some((event, level)) = self.evaluate(entry) {
-                emit(event);
-                count += 1;
-                put_back += usize::from(level);
-            }
-        }
         let mut list = self.lock();
+        let [mut batch, mut again] = std::mem::take(&mut list.scratch);
+        // Level watches go back to the tail: looking at more than what is there now could go on for ever.
+        let mut looks = list.entries.len();
+        while looks > 0 && (count as usize) < max {
+            // No more than can be reported: what is taken from the list is seen to.
+            let wanted = looks.min(max - count as usize).min(BATCH).min(list.entries.len());
+            batch.extend(list.entries.drain(..wanted));
+            drop(list);
+            // Of what another thread has taken meanwhile, that one sees to.
+            looks = if batch.is_empty() { 0 } else { looks - batch.len() };
+            for entry in batch.drain(..) {
+                if let Some((event, level)) = self.evaluate(entry) {
+                    emit(event);
+                    count += 1;
+                    if level {
+                        again.push(entry);
+                    }
+                }
+            }
+            put_back += again.len();
+            list = self.lock();
+            if !list.released {
+                list.entries.extend(again.iter());
+            }
+            again.clear();
+        }
+        list.scratch = [batch, again];
         self.settle(&mut list);
-        let mut announce = false;
+        // Another thread may have found the list empty in between, and said so.
+        let mut announce = put_back > 0 && !list.entries.is_empty() && self.tell(&mut list);
         // What came while we looked found the descriptor raised already. Whoever polls for edges stops at a short count,
         // so it is announced by an edge of its own.
         if (count as usize) < max && list.entries.len() > put_back {
             if let Some(fd) = &list.fd {
                 platform::raise(fd.as_raw_fd());
             }
-            announce = self.waker.is_set();
+            announce |= self.waker.is_set();
         }
         drop(list);
+        if put_back > 0 {
+            self.signal.raise();
+        }
         if announce {
-            self.announce();
+            callback::announce(Arc::clone(self));
         }
         count
-    }
-
-    fn pop(&self) -> Option<Entry> {
-        self.lock().entries.pop_front()
     }
 
     /// Looks whether what an entry says is still so: the event, and whether its watch stays.

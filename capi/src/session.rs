@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::abi::{mux_event_bit, mux_status_code};
 use crate::carrier::Readiness;
 use crate::deadline::Deadline;
 use crate::hub::{Hub, Side};
+use crate::own::{Own, Owned};
 use crate::queue::Waitable;
 use crate::runtime::{Lingering, Runtime, timed_out};
 use crate::status::Fault;
@@ -34,9 +35,9 @@ pub(crate) struct Session {
     state: OnceLock<Result<libmux::Session, Error>>,
     dialing: Mutex<Option<AbortHandle>>,
     /// A channel that was found when somebody asked whether there is one.
-    found: Mutex<Option<Result<Channel, Error>>>,
+    found: Own<Option<Result<Channel, Error>>>,
     /// A datagram that was found when somebody asked, or that did not fit.
-    datagram: Mutex<Option<Result<Bytes, Error>>>,
+    datagram: Own<Option<Result<Bytes, Error>>>,
     /// Of a session that runs over functions of the application.
     readiness: OnceLock<Arc<Readiness>>,
     recv: Waker,
@@ -74,8 +75,8 @@ impl Session {
             url,
             state: OnceLock::new(),
             dialing: Mutex::default(),
-            found: Mutex::default(),
-            datagram: Mutex::default(),
+            found: Own::default(),
+            datagram: Own::default(),
             readiness: OnceLock::new(),
             ending: AtomicBool::new(false),
             linger,
@@ -145,14 +146,22 @@ impl Session {
         Ok(measured??)
     }
 
-    pub(crate) fn send_datagram(&self, data: Bytes) -> Result<(), Fault> {
-        Ok(self.connected_session()?.send_datagram(data)?)
+    pub(crate) fn send_datagram(&self, data: &[u8]) -> Result<(), Fault> {
+        let session = self.connected_session()?;
+        // Nothing is copied that cannot be sent; what a live session says of an empty one is the right error.
+        let most = session.max_datagram();
+        if let Some(most) = most.filter(|most| data.len() > *most && session.cause().is_none()) {
+            let message = format!("the datagram has {} bytes; {most} are possible at present", data.len());
+            return Err(Fault::Said(mux_status_code::MUX_ETOOBIG, message));
+        }
+        let data = if most.is_some() { Bytes::copy_from_slice(data) } else { Bytes::new() };
+        Ok(session.send_datagram(data)?)
     }
 
     /// Gives the next datagram to `take`, which says whether it was taken.
     pub(crate) fn try_datagram(&self, take: impl FnOnce(&Bytes) -> Result<i64, Fault>) -> Result<Option<i64>, Fault> {
         let Some(session) = self.live()? else { return Ok(None) };
-        let mut datagram = self.datagram.lock().map_err(|_| self.poisoned())?;
+        let mut datagram = self.datagram.lock().map_err(|fault| self.after(fault))?;
         self.find_datagram(session, &mut datagram);
         match &*datagram {
             None => Ok(None),
@@ -235,16 +244,17 @@ impl Session {
         }
     }
 
-    fn lock_found(&self) -> Result<MutexGuard<'_, Option<Result<Channel, Error>>>, Fault> {
-        self.found.lock().map_err(|_| self.poisoned())
+    fn lock_found(&self) -> Result<Owned<'_, Option<Result<Channel, Error>>>, Fault> {
+        self.found.lock().map_err(|fault| self.after(fault))
     }
 
-    /// A call panicked and left something half done: nothing of this session can be trusted any more.
-    pub(crate) fn poisoned(&self) -> Fault {
-        if let Some(Ok(session)) = self.state.get() {
+    /// Why a lock was not had. A call that panicked has left something half done: nothing of this session can be trusted
+    /// any more.
+    pub(crate) fn after(&self, fault: Fault) -> Fault {
+        if let (Fault::Plain(mux_status_code::MUX_EINTERNAL), Some(Ok(session))) = (&fault, self.state.get()) {
             session.ops().abort(codes::INTERNAL);
         }
-        mux_status_code::MUX_EINTERNAL.into()
+        fault
     }
 
     /// As dialed, or the listener's.
@@ -292,7 +302,7 @@ impl Session {
         if self.ending.swap(true, Ordering::SeqCst) {
             return;
         }
-        drop(self.found.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.found.lock_anyway().map(|mut found| found.take()));
         // Code and reason are in range.
         let _ = session.close(codes::NO_ERROR, "");
         let lingering = self.runtime.lingering();

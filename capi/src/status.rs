@@ -1,6 +1,7 @@
 //! Status codes: from an error to its number, and from a number to its text.
 
 use std::ffi::{CStr, c_char};
+use std::fmt;
 
 use libmux::{Error, ErrorKind, Origin};
 
@@ -38,6 +39,16 @@ impl Fault {
                 let text = text(*code as mux_status).to_str().unwrap_or_default();
                 local(*code, text)
             }
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::Said(_, text) => f.write_str(text),
+            Self::Plain(code) => f.write_str(&text(*code as mux_status).to_string_lossy()),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::abi::{mux_handle, mux_kind, mux_status_code};
 use crate::borrow::Borrow;
 use crate::channel::Channel;
 use crate::config::Settings;
+use crate::foreign::Wakers;
 use crate::handle::{Pinned, Table};
 use crate::listener::Listener;
 use crate::log;
@@ -42,6 +43,8 @@ pub(crate) struct World {
     pub(crate) table: Table<Object>,
     pub(crate) default_runtime: Mutex<Option<Arc<Runtime>>>,
     pub(crate) log: log::Shared,
+    /// What backends written in C notify, by cookie.
+    pub(crate) cookies: Table<Arc<Wakers>>,
     /// That of the parent process, never used again; kept so that leak checkers see where its memory belongs.
     _inherited: Option<&'static World>,
 }
@@ -81,11 +84,12 @@ fn new_world() -> &'static World {
                 let inherited = WORLD.load(Ordering::Acquire);
                 // SAFETY: null, or a world that was leaked and is only read here, without its locks.
                 let inherited = unsafe { inherited.as_ref() };
-                let base = inherited.map_or(0, |world| world.table.end());
+                let (base, cookies) = inherited.map_or((0, 0), |world| (world.table.end(), world.cookies.end()));
                 let world = World {
                     table: Table::new(base),
                     default_runtime: Mutex::default(),
                     log: log::Shared::default(),
+                    cookies: Table::new(cookies),
                     _inherited: inherited,
                 };
                 WORLD.store(Box::leak(Box::new(world)), Ordering::Release);

@@ -237,6 +237,11 @@ pub trait SendOps: Send + 'static {
 
     /// Bytes not yet taken by the transport.
     fn buffered(&self) -> usize;
+
+    /// Bytes that a write would take at present; 0 where that is not known.
+    fn room(&self) -> usize {
+        0
+    }
 }
 
 /// The receiving half of a channel; what each method means to the application stands at [`RecvHalf`](crate::RecvHalf).

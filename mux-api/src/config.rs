@@ -37,6 +37,8 @@ pub struct Config {
     pub send_buffer: u32,
     /// The largest frame body to send.
     pub frame_size: u32,
+    /// Whether sessions have datagrams, where the wire can; the peer is told.
+    pub datagrams: bool,
     /// The longest label accepted, in bytes.
     pub max_label: u32,
     /// Certificates and their verification.
@@ -124,6 +126,7 @@ impl Default for Config {
             budget: 256 << 20,
             send_buffer: 256 * 1024,
             frame_size: 64 * 1024,
+            datagrams: true,
             max_label: 1024,
             tls: TlsConfig::default(),
             extra: BTreeMap::new(),

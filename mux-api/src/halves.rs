@@ -236,6 +236,11 @@ impl SendHalf {
         self.ops.buffered()
     }
 
+    /// Bytes that a write would take at present, for the curious: a wait for more is [`poll_writable`](Self::poll_writable).
+    pub fn room(&self) -> usize {
+        self.ops.room()
+    }
+
     /// Resets with any code, the library's included; errors mean that the direction is over already.
     pub(crate) fn abandon(&mut self, code: u64) {
         if !self.ended {

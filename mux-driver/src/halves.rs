@@ -231,6 +231,10 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     fn buffered(&self) -> usize {
         self.shared.state().conn.send_buffered(self.key)
     }
+
+    fn room(&self) -> usize {
+        self.shared.state().conn.room(self.key).unwrap_or(0)
+    }
 }
 
 impl<W: Wire> Drop for DrivenSend<W> {

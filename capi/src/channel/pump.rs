@@ -1,17 +1,23 @@
 //! A channel whose bytes go through a socket of the application's.
 
 use std::future::poll_fn;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use bytes::Bytes;
-use libmux::codes;
+use libmux::{RecvHalf, codes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Channel;
+use crate::callback::Holding;
 use crate::carrier::SocketEnd;
 use crate::status::Fault;
+
+/// Looks at a half, which is locked meanwhile: wakers come afterwards.
+fn held<T>(look: impl FnOnce() -> T) -> T {
+    let _holding = Holding::new();
+    look()
+}
 
 impl Channel {
     /// From now on the bytes go through a socket.
@@ -29,18 +35,20 @@ impl Channel {
     pub(crate) async fn pump_out(&self, mut socket: SocketEnd) {
         const PART: usize = 64 * 1024;
         loop {
-            let next = poll_fn(|cx| match self.recv() {
-                Err(fault) => Poll::Ready(Err(fault)),
-                Ok(mut recv) => match recv.rest.pop_front() {
-                    Some(slice) => Poll::Ready(Ok(Some(slice))),
-                    None => recv.half.poll_read_bytes(cx, PART).map_err(|error| self.recv_failed(error)),
-                },
+            let next = poll_fn(|cx| {
+                held(|| match self.recv() {
+                    Err(fault) => Poll::Ready(Err(fault)),
+                    Ok(mut recv) => match recv.rest.pop_front() {
+                        Some(slice) => Poll::Ready(Ok(Some(slice))),
+                        None => recv.half.poll_read_bytes(cx, PART).map_err(|error| self.recv_failed(error)),
+                    },
+                })
             });
             let Ok(Some(data)) = next.await else { break };
             if socket.write_all(&data).await.is_err() {
                 // The application has closed it.
                 if self.stop(codes::NO_ERROR).is_err() {
-                    self.recv.lock().unwrap_or_else(PoisonError::into_inner).half.close();
+                    self.lock_recv_anyway(RecvHalf::close);
                 }
                 return;
             }
@@ -59,9 +67,11 @@ impl Channel {
             };
             let mut data = Bytes::copy_from_slice(&room[..count]);
             while !data.is_empty() {
-                let written = poll_fn(|cx| match self.send() {
-                    Err(fault) => Poll::Ready(Err(fault)),
-                    Ok(mut half) => half.poll_write_bytes(cx, &mut data).map_err(|error| self.send_failed(error)),
+                let written = poll_fn(|cx| {
+                    held(|| match self.send() {
+                        Err(fault) => Poll::Ready(Err(fault)),
+                        Ok(mut half) => half.poll_write_bytes(cx, &mut data).map_err(|error| self.send_failed(error)),
+                    })
                 });
                 if written.await.is_err() {
                     return;

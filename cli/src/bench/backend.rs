@@ -47,6 +47,8 @@ pub(crate) enum Backend {
     Bare(Bare),
     /// A scheme of the registry: all channels are of one session.
     Mux(String),
+    /// The same through the C API.
+    ThroughC(String),
 }
 
 impl Backend {
@@ -70,31 +72,38 @@ impl Backend {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Bare(bare) => bare.name(),
-            Self::Mux(scheme) => scheme,
+            Self::Mux(scheme) | Self::ThroughC(scheme) => scheme,
         }
     }
 
-    /// What it rides on; itself, for a bare one.
-    pub(crate) fn baseline(&self) -> Option<Bare> {
-        match self {
-            Self::Bare(bare) => Some(*bare),
+    /// The API that it is called through.
+    pub(crate) fn api(&self) -> &'static str {
+        if matches!(self, Self::ThroughC(_)) { "c" } else { "rust" }
+    }
+
+    /// What it is measured against: what it rides on, the Rust API for C; itself, for a bare one.
+    pub(crate) fn baseline(&self) -> Option<Self> {
+        let bare = match self {
+            Self::Bare(bare) => *bare,
+            Self::ThroughC(scheme) => return Some(Self::Mux(scheme.clone())),
             Self::Mux(scheme) => match scheme.as_str() {
-                "qmux" | "qmux+tcp" => Some(Bare::Tcp),
-                "qmux+tls" => Some(Bare::Tls),
-                "qmux+unix" | "h2c+unix" => Some(Bare::Unix),
-                "quic" => Some(Bare::Quinn),
-                "h2c" => Some(Bare::H2),
-                "h2" => Some(Bare::H2Tls),
-                _ => None,
+                "qmux" | "qmux+tcp" => Bare::Tcp,
+                "qmux+tls" => Bare::Tls,
+                "qmux+unix" | "h2c+unix" => Bare::Unix,
+                "quic" => Bare::Quinn,
+                "h2c" => Bare::H2,
+                "h2" => Bare::H2Tls,
+                _ => return None,
             },
-        }
+        };
+        Some(Self::Bare(bare))
     }
 
     /// Whether it listens on a path instead of a port.
     pub(crate) fn wants_path(&self) -> bool {
         match self {
             Self::Bare(bare) => *bare == Bare::Unix,
-            Self::Mux(scheme) => scheme.ends_with("+unix"),
+            Self::Mux(scheme) | Self::ThroughC(scheme) => scheme.ends_with("+unix"),
         }
     }
 
@@ -102,7 +111,9 @@ impl Backend {
     pub(crate) fn is_tls(&self) -> bool {
         match self {
             Self::Bare(bare) => matches!(bare, Bare::Tls | Bare::Quinn | Bare::H2Tls),
-            Self::Mux(scheme) => libmux::registry().scheme(scheme).is_ok_and(|scheme| scheme.secure),
+            Self::Mux(scheme) | Self::ThroughC(scheme) => {
+                libmux::registry().scheme(scheme).is_ok_and(|scheme| scheme.secure)
+            }
         }
     }
 
@@ -110,16 +121,16 @@ impl Backend {
     pub(crate) fn address(&self, place: &str) -> String {
         match self {
             Self::Bare(_) => place.to_owned(),
-            Self::Mux(scheme) => format!("{scheme}://{place}"),
+            Self::Mux(scheme) | Self::ThroughC(scheme) => format!("{scheme}://{place}"),
         }
     }
 }
 
-/// `named`, each behind what it rides on, none twice.
+/// `named`, each behind what it is measured against, none twice.
 pub(crate) fn with_baselines(named: Vec<Backend>) -> Vec<Backend> {
     let mut all: Vec<Backend> = Vec::new();
     for backend in named {
-        for backend in backend.baseline().map(Backend::Bare).into_iter().chain([backend]) {
+        for backend in backend.baseline().into_iter().chain([backend]) {
             if !all.contains(&backend) {
                 all.push(backend);
             }

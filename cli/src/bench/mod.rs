@@ -15,6 +15,7 @@ mod run;
 mod scenario;
 mod secure;
 mod server;
+mod through_c;
 pub(crate) mod worker;
 
 use std::fs::File;
@@ -61,8 +62,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Through which API
-    #[arg(long, value_name = "API", default_value = "rust", value_parser = ["rust"])]
+    /// Through which API; c is measured against rust, in the same rounds, by the program in C that the library is built with
+    #[arg(long, value_name = "API", default_value = "rust", value_parser = ["rust", "c"], conflicts_with_all = ["serve", "connect"])]
     api: String,
 
     /// Serve those who measure over a link with --connect, until interrupted; prints the address. For trusted networks
@@ -102,7 +103,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     let mut rows = Vec::new();
     for scenario in &plan.scenarios {
         let outcomes = plan.measure(scenario, &progress).await;
-        let scenario_rows = Row::of(scenario, &plan.backends, &args.api, &outcomes);
+        let scenario_rows = Row::of(scenario, &plan.backends, &outcomes);
         if let Some(json) = &mut json {
             json.write(&scenario_rows)?;
         }
@@ -138,7 +139,9 @@ impl Plan {
         if let (Some(backend), Some(_)) = (named.iter().find(|backend| backend.wants_path()), &args.connect) {
             return Err(Exit::usage(format!("--connect: {} is a Unix socket, which no link carries", backend.name())));
         }
+        let through_c = args.api == "c";
         let names: Vec<&str> = match (args.scenario.as_slice(), args.quick) {
+            ([], _) if through_c => scenario::THROUGH_C.to_vec(),
             ([], true) => scenario::QUICK.to_vec(),
             ([], false) => scenario::DEFAULT.to_vec(),
             (named, _) => named.iter().map(String::as_str).collect(),
@@ -160,7 +163,7 @@ impl Plan {
             return Err(Exit::usage(format!("--runs {runs}: 1 to 1000 is allowed")));
         }
         Ok(Self {
-            backends: with_baselines(named),
+            backends: with_baselines(if through_c { in_c(named)? } else { named }),
             scenarios: scenarios.concat(),
             times,
             runs,
@@ -173,7 +176,8 @@ impl Plan {
         let mut outcomes = vec![Vec::with_capacity(self.runs); self.backends.len()];
         for round in 1..=self.runs {
             for (backend, outcomes) in self.backends.iter().zip(&mut outcomes) {
-                let what = format!("{} {}, run {round} of {}", scenario.label(), backend.name(), self.runs);
+                let api = if backend.api() == "c" { " through C" } else { "" };
+                let what = format!("{} {}{api}, run {round} of {}", scenario.label(), backend.name(), self.runs);
                 progress.begin(&what);
                 let outcome = measure(backend, scenario, self.times, &self.how).await;
                 progress.end(&what, &outcome, scenario);
@@ -182,6 +186,16 @@ impl Plan {
         }
         outcomes
     }
+}
+
+/// Schemes, measured through the C API.
+fn in_c(named: Vec<Backend>) -> Result<Vec<Backend>, Exit> {
+    through_c::program().map_err(|error| Exit::usage(format!("--api c: {error}")))?;
+    let through_c = named.into_iter().map(|backend| match backend {
+        Backend::Mux(scheme) => Ok(Backend::ThroughC(scheme)),
+        other => Err(Exit::usage(format!("--api c: {} has no C API; schemes have", other.name()))),
+    });
+    through_c.collect()
 }
 
 /// A bar on a terminal, a line a run elsewhere; both on stderr.

@@ -13,7 +13,7 @@ const LINE: f64 = 22.0;
 pub(super) fn page(rows: &[Row]) -> String {
     let compared: Vec<(&Row, f64)> = rows
         .iter()
-        .filter(|row| row.baseline != Some(row.backend.as_str()))
+        .filter(|row| row.api == "c" || row.baseline.as_deref() != Some(row.backend.as_str()))
         .filter_map(|row| Some((row, row.ratio.filter(|ratio| *ratio > 0.0)?)))
         .collect();
     let most = compared.iter().map(|(_, ratio)| ratio.ln().abs()).fold(2_f64.ln(), f64::max);
@@ -30,7 +30,7 @@ pub(super) fn page(rows: &[Row]) -> String {
         let (from, to) = (x(1.0).min(x(*ratio)), x(1.0).max(x(*ratio)));
         let color = if *ratio >= 1.0 { "#2a9d5c" } else { "#d08a2e" };
         let base = top + LINE * 0.7;
-        let bare = row.baseline.unwrap_or_default();
+        let bare = row.baseline.as_deref().unwrap_or_default();
         let less = if row.less_is_better { ", less is better" } else { "" };
         let value = row.value.map(number).unwrap_or_default();
         // Writing to a string cannot fail.

@@ -12,7 +12,7 @@ pub(crate) struct Row {
     pub(super) backend: String,
     pub(super) scenario: &'static str,
     channels: usize,
-    api: String,
+    pub(super) api: &'static str,
     pub(super) unit: &'static str,
     /// Whether a smaller value is better; a ratio above 1 always is.
     pub(super) less_is_better: bool,
@@ -33,8 +33,8 @@ pub(crate) struct Row {
     alone_p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     alone_p99_us: Option<f64>,
-    /// What it rides on, bare.
-    pub(super) baseline: Option<&'static str>,
+    /// What it rides on, bare; with `api` c its own scheme, which means the Rust API.
+    pub(super) baseline: Option<String>,
     /// The median of the ratios to the baseline's run of the same round; above 1 is better.
     pub(super) ratio: Option<f64>,
     cpu_client_s: Option<f64>,
@@ -57,19 +57,19 @@ pub(crate) struct Row {
 
 impl Row {
     /// The rows of a scenario; `outcomes` holds the runs of each backend, round by round.
-    pub(crate) fn of(scenario: &Scenario, backends: &[Backend], api: &str, outcomes: &[Vec<Outcome>]) -> Vec<Self> {
+    pub(crate) fn of(scenario: &Scenario, backends: &[Backend], outcomes: &[Vec<Outcome>]) -> Vec<Self> {
         let rounds_of = |backend: &Backend| {
             backends.iter().position(|known| known == backend).and_then(|at| outcomes.get(at)).map(Vec::as_slice)
         };
         let row = |(backend, rounds): (&Backend, &Vec<Outcome>)| {
             let baseline = backend.baseline();
-            let base = baseline.and_then(|bare| rounds_of(&Backend::Bare(bare))).unwrap_or_default();
-            Self::new(scenario, backend, api, rounds, ratio(scenario.unit, rounds, base))
+            let base = baseline.and_then(|base| rounds_of(&base)).unwrap_or_default();
+            Self::new(scenario, backend, rounds, ratio(scenario.unit, rounds, base))
         };
         backends.iter().zip(outcomes).map(row).collect()
     }
 
-    fn new(scenario: &Scenario, backend: &Backend, api: &str, rounds: &[Outcome], ratio: Option<f64>) -> Self {
+    fn new(scenario: &Scenario, backend: &Backend, rounds: &[Outcome], ratio: Option<f64>) -> Self {
         let runs: Vec<&Run> = rounds.iter().filter_map(measured).collect();
         let all = |of: fn(&Run) -> f64| runs.iter().map(|run| of(run)).collect::<Vec<f64>>();
         let middle = |of: fn(&Run) -> f64| median(all(of));
@@ -80,7 +80,7 @@ impl Row {
             backend: backend.name().to_owned(),
             scenario: scenario.name,
             channels: scenario.channels,
-            api: api.to_owned(),
+            api: backend.api(),
             unit: scenario.unit.name(),
             less_is_better: scenario.unit.less_is_better(),
             min: values.iter().copied().reduce(f64::min),
@@ -94,7 +94,7 @@ impl Row {
             ),
             alone_p50_us: latency(|run| Some(run.alone?.latency?.p50_us)),
             alone_p99_us: latency(|run| Some(run.alone?.latency?.p99_us)),
-            baseline: backend.baseline().map(|bare| bare.name()),
+            baseline: backend.baseline().map(|base| base.name().to_owned()),
             ratio,
             cpu_client_s: middle(|run| run.cpu_client_s),
             cpu_server_s: middle(|run| run.cpu_server_s),
@@ -133,7 +133,7 @@ impl Row {
         let seconds = |s: Option<f64>| s.map(|s| format!("{s:.2}")).unwrap_or_default();
         [
             self.label(),
-            self.backend.clone(),
+            if self.api == "c" { format!("{}, C", self.backend) } else { self.backend.clone() },
             self.value.map(number).unwrap_or_default(),
             format!("{} {}", self.unit, if self.less_is_better { "-" } else { "+" }),
             self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
@@ -248,7 +248,7 @@ pub(super) mod tests {
         let backends = [Backend::Bare(Bare::Tcp), Backend::Mux("qmux".to_owned())];
         // The machine halves its speed in the last round; the pairs do not notice.
         let outcomes = [vec![run(100.0), run(100.0), run(50.0)], vec![run(90.0), run(90.0), run(45.0)]];
-        let rows = Row::of(scenario, &backends, "rust", &outcomes);
+        let rows = Row::of(scenario, &backends, &outcomes);
         assert_eq!((rows[0].ratio, rows[1].ratio), (Some(1.0), Some(0.9)));
         assert_eq!((rows[1].value, rows[1].min, rows[1].max), (Some(90.0), Some(45.0), Some(90.0)));
     }
@@ -258,7 +258,7 @@ pub(super) mod tests {
         let scenario = &Scenario::parse("idle:5").expect("known")[0];
         let backends = [Backend::Bare(Bare::Tcp), Backend::Mux("qmux".to_owned())];
         let outcomes = [vec![Outcome::Skipped("no descriptors".to_owned())], vec![run(900.0)]];
-        let rows = Row::of(scenario, &backends, "rust", &outcomes);
+        let rows = Row::of(scenario, &backends, &outcomes);
         assert_eq!((rows[0].runs, rows[0].value, rows[1].ratio), (0, None, None));
         let text = table(&rows);
         assert!(text.contains("no descriptors") && text.contains("900"), "{text}");

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use super::backend::Backend;
 use super::remote;
 use super::scenario::{Kind, Scenario, Times, Unit};
+use super::through_c::{self, Certificate};
 use super::worker::{Latency, Report, Said};
 
 /// What came of a run.
@@ -88,12 +89,17 @@ struct Interval {
 async fn exchange(backend: &Backend, scenario: &Scenario, times: Times, how: &How) -> Result<Vec<Interval>, Outcome> {
     let patience = PATIENCE + times.measured + times.warm_up;
     let place = Place::new(backend);
+    let certificate = Certificate::new(backend).map_err(Outcome::Failed)?;
+    let at = backend.address(&place.name);
+    let at = certificate.as_ref().map_or_else(|| at.clone(), |certificate| certificate.presented(&at));
     let mut server = match &how.remote {
-        None => Worker::start("server", backend, scenario, times, &backend.address(&place.name), how)?,
+        None => Worker::start("server", backend, scenario, times, &at, how)?,
         Some(at) => Worker::order(at, backend, scenario, how).await?,
     };
     let address = match server.hear(patience).await? {
-        Said::Listening(address) => address,
+        Said::Listening(address) => {
+            certificate.as_ref().map_or_else(|| address.clone(), |certificate| certificate.trusted(&address))
+        }
         other => return Err(server.confused(&other)),
     };
     let mut client = Worker::start("client", backend, scenario, times, &address, how)?;
@@ -136,6 +142,7 @@ fn figures(scenario: &Scenario, Interval { client, server }: &Interval) -> Run {
         Unit::Microseconds => client.latency.map_or(f64::NAN, |latency| latency.p50_us),
         Unit::Microseconds99 => client.latency.map_or(f64::NAN, |latency| latency.p99_us),
         Unit::BytesPerChannel => per_channel(client).max(per_channel(server)),
+        Unit::Nanoseconds => 1e9 / per_second(client),
     };
     let rss = |report: &Report| match scenario.unit {
         Unit::BytesPerChannel => per_channel(report),
@@ -200,9 +207,16 @@ impl Worker {
         how: &How,
     ) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::Failed(format!("cannot start the {role}: {error}"));
-        let this = std::env::current_exe().map_err(|error| failed(&error))?;
-        let mut child = Command::new(this)
-            .args(["bench-worker", role, "--backend", backend.name(), "--scenario", &scenario.label(), "--at", at])
+        let mut command = match backend {
+            Backend::ThroughC(_) => Command::new(through_c::program().map_err(|error| failed(&error))?),
+            _ => {
+                let mut this = Command::new(std::env::current_exe().map_err(|error| failed(&error))?);
+                this.arg("bench-worker");
+                this
+            }
+        };
+        let mut child = command
+            .args([role, "--backend", backend.name(), "--scenario", &scenario.label(), "--at", at])
             .args(["--seconds", &times.measured.as_secs_f64().to_string()])
             .args(["--warm-up", &times.warm_up.as_secs_f64().to_string()])
             .args(how.options.iter().flat_map(|option| ["--option", option]))

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Unread,
     /// 64 bytes there and back on one channel, at first alone, then beside one that writes 64 KiB as fast as they are taken.
     LoadedPing,
+    /// A call of the C API, many times, by one thread.
+    Call,
 }
 
 /// How a value is made of what the two processes report.
@@ -36,6 +38,8 @@ pub(crate) enum Unit {
     Microseconds99,
     /// What one channel adds to the larger of the two processes.
     BytesPerChannel,
+    /// What one call takes of its thread's processor time.
+    Nanoseconds,
 }
 
 impl Unit {
@@ -48,12 +52,13 @@ impl Unit {
             Self::Microseconds => "us",
             Self::Microseconds99 => "us p99",
             Self::BytesPerChannel => "B/channel",
+            Self::Nanoseconds => "ns",
         }
     }
 
     /// Whether a smaller value is the better one.
     pub(crate) fn less_is_better(self) -> bool {
-        matches!(self, Self::Microseconds | Self::Microseconds99 | Self::BytesPerChannel)
+        matches!(self, Self::Microseconds | Self::Microseconds99 | Self::BytesPerChannel | Self::Nanoseconds)
     }
 
     /// How much better `value` is than `baseline`: above 1 is better, whatever the unit.
@@ -155,13 +160,25 @@ pub(crate) const ALL: &[Scenario] = &[
         channels: 1,
         unit: Unit::Microseconds99,
     },
+    call("c-read", "--api c: a read of 64 bytes that have arrived"),
+    call("c-write", "--api c: a write of 64 bytes, in bursts of 1,024"),
+    call("c-write-more", "--api c: the same, with MUX_IO_MORE"),
+    call("c-event", "--api c: an event of a queue, 64 at a time, of 1,024 readable channels"),
+    call("c-open", "--api c: open and close of a channel, without the peer's part"),
 ];
+
+const fn call(name: &'static str, summary: &'static str) -> Scenario {
+    Scenario { name, summary, kind: Kind::Call, channels: 1, unit: Unit::Nanoseconds }
+}
 
 const IDLE_CHANNELS: [usize; 2] = [10_000, 100_000];
 const UNREAD_CHANNELS: [usize; 3] = [1, 64, 1_000];
 
 /// What runs when nobody says what.
 pub(crate) const DEFAULT: &[&str] = &["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64"];
+/// What runs with `--api c` when nobody says what.
+pub(crate) const THROUGH_C: &[&str] =
+    &["bulk1", "small", "pingpong", "churn", "c-read", "c-write", "c-write-more", "c-event", "c-open"];
 /// What runs with `--quick`.
 pub(crate) const QUICK: &[&str] = &["bulk1", "small", "pingpong", "churn64"];
 

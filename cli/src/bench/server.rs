@@ -39,7 +39,7 @@ impl Serve {
             Kind::Stream { .. } => Some(Self::Count),
             Kind::PingPong | Kind::Churn => Some(Self::Echo),
             Kind::Idle => Some(Self::Nobody),
-            Kind::Unread | Kind::LoadedPing => None,
+            Kind::Unread | Kind::LoadedPing | Kind::Call => None,
         }
     }
 

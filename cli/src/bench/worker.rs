@@ -150,6 +150,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Exit> {
     let commands = commands();
     let played = match enough_descriptors(&backend, &scenario, descriptors) {
         Err(trouble) => Err(trouble),
+        Ok(()) if scenario.kind == Kind::Call => Err(Trouble::Skip("a call of the C API".to_owned())),
         Ok(()) => match args.role {
             Role::Server => serve(&backend, &scenario, &args.at, &args.option, commands).await,
             Role::Client => drive(&backend, &scenario, &args.at, &args.option, times, commands).await,
@@ -261,7 +262,7 @@ async fn serve(
             say(&Said::Listening(at.to_owned()))?;
             server::run(vec![listener], scenario, commands).await
         }
-        Backend::Mux(_) => {
+        Backend::Mux(_) | Backend::ThroughC(_) => {
             let mut config = config(scenario);
             let pin = if backend.is_tls() { Some(secure::present(&mut config)?) } else { None };
             let listener = libmux::listen(&with_options(at, options), &config).await?;
@@ -303,7 +304,7 @@ async fn drive(
             client::run(raw_h2::dial(stream, window(options)?).await?, scenario, times, commands).await
         }
         Backend::Bare(Bare::Unix) => client::run(UnixDial(at.to_owned()), scenario, times, commands).await,
-        Backend::Mux(_) => {
+        Backend::Mux(_) | Backend::ThroughC(_) => {
             let session = libmux::dial(&with_options(at, options), &config(scenario)).await?;
             client::run(Opening(session), scenario, times, commands).await
         }
