@@ -131,7 +131,7 @@ static void toy_listener_close(void *listener) {
   struct listener *l = listener;
   LOCKED;
   l->closed = 1;
-  if (write(l->wake[1], "", 1) < 0) l->closed = 1; /* a full pipe wakes as well */
+  if (write(l->wake[1], "", 1) < 0) l->closed = 1;
   UNLOCK;
 }
 
@@ -156,6 +156,7 @@ static mux_status toy_open(void *session, const mux_open_opts *o, uint64_t cooki
   if (s->end.status != MUX_OK) status = s->end.status;
   else if (s->closing) status = MUX_ECLOSED;
   else if (s->drain || s->peer_drains) status = MUX_EGOAWAY;
+  else if (!has_room(s)) status = MUX_ELIMIT;
   else {
     struct channel *c = new_channel(s, s->next_id);
     s->next_id += 2;
@@ -249,11 +250,8 @@ static int64_t toy_read(void *channel, void *buf, size_t len) {
     }
     result = (int64_t)n;
   } else {
-    result = c->fin_got       ? 0
-             : c->reset_got   ? MUX_ERESET
-             : c->refused     ? MUX_EREFUSED
-             : s->end.status  ? s->end.status
-                              : MUX_AGAIN;
+    result = c->fin_got ? 0 : c->reset_got ? MUX_ERESET : c->refused ? MUX_EREFUSED : s->end.status;
+    if (result == 0 && !c->fin_got) result = MUX_AGAIN;
   }
   UNLOCK;
   return result;
@@ -263,7 +261,7 @@ static int64_t toy_write(void *channel, const mux_iovec *iov, int32_t n, uint32_
   struct channel *c = channel;
   struct session *s = c->s;
   size_t taken = 0, left = 0;
-  int64_t result = c->refused ? MUX_EREFUSED : 0;
+  int64_t result = 0;
   LOCKED;
   if (c->refused) result = MUX_EREFUSED;
   else if (c->stop_got) result = MUX_ESTOPPED;

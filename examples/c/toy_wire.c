@@ -80,6 +80,8 @@ void wake(struct session *s) {
   if (write(s->wake[1], "", 1) < 0) return;
 }
 
+int has_room(const struct session *s) { return (s->held + 1) * s->set.window <= s->set.budget; }
+
 struct channel *new_channel(struct session *s, uint32_t id) {
   struct channel *c = calloc(1, sizeof *c);
   if (c == NULL) abort();
@@ -88,6 +90,7 @@ struct channel *new_channel(struct session *s, uint32_t id) {
   c->credit = s->peer_window;
   c->next = s->channels;
   s->channels = c;
+  s->held++;
   return c;
 }
 
@@ -116,6 +119,7 @@ static void reap(struct session *s) {
     struct channel *c = *at;
     if (c->owner == LET_GO && send_over(c) && recv_over(c)) {
       *at = c->next;
+      s->held--;
       if (opened_by_peer(c)) s->theirs--;
       free_channel(c);
     } else {
@@ -144,7 +148,7 @@ static void on_open(struct session *s, uint32_t id, const unsigned char *label, 
     return;
   }
   if (s->drain || s->closing || (uint64_t)s->theirs >= s->set.max_channels ||
-      (uint64_t)s->waiting >= s->set.backlog) {
+      (uint64_t)s->waiting >= s->set.backlog || len > s->set.max_label || !has_room(s)) {
     frame_u64(s, REFUSE, id, 0);
     return;
   }
@@ -414,6 +418,8 @@ static uint64_t setting(mux_config c, uint32_t key, uint64_t most) {
 struct settings settings_of(mux_config c) {
   return (struct settings){
       .window = setting(c, MUX_CFG_CHANNEL_WINDOW, 65536),
+      .budget = setting(c, MUX_CFG_SESSION_WINDOW, UINT64_MAX),
+      .max_label = setting(c, MUX_CFG_MAX_LABEL, MOST),
       .send_buffer = setting(c, MUX_CFG_SEND_BUFFER, 65536),
       .max_channels = setting(c, MUX_CFG_MAX_CHANNELS_IN, 1000000),
       .backlog = setting(c, MUX_CFG_CHANNEL_BACKLOG, 1000000),

@@ -38,7 +38,7 @@ struct bytes {
 
 /* Of a configuration, which lives no longer than the call that brings it. */
 struct settings {
-  uint64_t window, send_buffer, max_channels, backlog, keepalive, idle;
+  uint64_t window, budget, send_buffer, max_channels, max_label, backlog, keepalive, idle;
 };
 
 enum { WAITS, OWNED, LET_GO };
@@ -73,6 +73,7 @@ struct session {
   mux_error end;             /* status 0 while it lives */
   struct channel *channels, *incoming, **last_incoming;
   int waiting, theirs;       /* channels that nobody accepted yet; channels that the peer has open */
+  uint64_t held;             /* all channels: each may make us hold a window */
   uint32_t next_id;
   struct bytes in, out;
   uint64_t written, sent;    /* bytes put to out, bytes taken from it by the socket */
@@ -103,6 +104,7 @@ void frame(struct session *s, char type, uint32_t id, const void *body, size_t l
 void frame_u64(struct session *s, char type, uint32_t id, uint64_t value);
 void notify(uint64_t cookie, uint32_t events);
 void wake(struct session *s);
+int has_room(const struct session *s);
 struct channel *new_channel(struct session *s, uint32_t id);
 int send_over(const struct channel *c);
 int recv_over(const struct channel *c);

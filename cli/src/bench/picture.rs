@@ -74,7 +74,7 @@ mod tests {
     fn every_ratio_has_a_bar_and_bare_has_none() {
         let scenario = &Scenario::parse("bulk1").expect("known")[0];
         let backends = ["tcp", "qmux"].map(|name| Backend::parse(name).expect("known"));
-        let rows = Row::of(scenario, &backends, "rust", &[vec![run(100.0)], vec![run(50.0)]]);
+        let rows = Row::of(scenario, &backends, &[vec![run(100.0)], vec![run(50.0)]]);
         let page = page(&rows);
         assert_eq!(page.matches("<rect").count(), 1);
         assert!(page.contains("bulk1 qmux: 50.0 MiB/s; 0.50 times as good as tcp"), "{page}");
