@@ -349,7 +349,7 @@ int main(int argc, char **argv) {
   if (argc >= 4 && strcmp(argv[1], "calls") == 0) {
     if (figure(argv[2]) == NULL) return 2;
     struct cost cost = figure(argv[2])(argv[3], argc > 4 ? atof(argv[4]) : 1.0);
-    printf("%s %.1f ns\n", argv[2], cost.seconds / (double)cost.count * 1e9);
+    printf("%s %.1f ns, %llu calls\n", argv[2], cost.seconds / (double)cost.count * 1e9, (unsigned long long)cost.count);
     fflush(stdout);
     _exit(0);
   }
