@@ -319,6 +319,8 @@ static void run_client(const struct plan *plan, mux_config c, int channels, size
 
 static void run_calls(const struct plan *plan) {
   char url[600];
+  if (strcmp(plan->scheme, "quic") == 0 || strcmp(plan->scheme, "h2") == 0 || strstr(plan->scheme, "+tls") != NULL)
+    skip("single calls are measured without TLS");
   snprintf(url, sizeof url, "%s://127.0.0.1:0", plan->scheme);
   if (strstr(plan->scheme, "+unix") != NULL)
     snprintf(url, sizeof url, "%s:///tmp/mux-bench-calls-%d.sock", plan->scheme, (int)getpid());

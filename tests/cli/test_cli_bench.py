@@ -12,6 +12,8 @@ from mux_command import DEADLINE, wait_for
 NUMBERS = ["value", "min", "max", "ratio", "cpu_client_s", "cpu_server_s", "rss_client", "rss_server"]
 NUMBERS += ["budget_client", "budget_server"]
 SCENARIOS = ["bulk1", "bulk100", "small", "pingpong", "rr64", "churn", "churn64", "idle", "unread", "loaded-ping"]
+# Single calls of the C API.
+CALLS = ["c-read", "c-write", "c-write-more", "c-event", "c-open"]
 # All of them, with few channels where their number varies.
 SMALL = [{"idle": "idle:100", "unread": "unread:8"}.get(scenario, scenario) for scenario in SCENARIOS]
 
@@ -111,10 +113,24 @@ def test_a_result_that_cannot_be_written_is_known_before_the_first_run(mux, tmp_
     assert ended.returncode == 1 and b"cannot write" in ended.stderr
 
 
+@pytest.mark.parametrize("backend", ["qmux", "h2"])
+def test_the_c_api_is_measured_beside_rust(mux, backend, tmp_path):
+    path = tmp_path / "bench.jsonl"
+    scenarios = ["bulk1", "pingpong", "churn", "c-read"]
+    ended = bench(mux, "--api", "c", "--backend", backend, "--scenario", ",".join(scenarios), "--json", str(path))
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["scenario"], row["api"]) for row in rows] == [(s, api) for s in scenarios for api in ("rust", "c")]
+    for row in rows:
+        # Calls are the C API's alone, and measured without TLS.
+        measured = row["scenario"] in SCENARIOS or (row["api"] == "c" and backend == "qmux")
+        assert (row["backend"], row["runs"], "skipped" in row) == (backend, int(measured), not measured)
+
+
 def test_the_scenarios_are_listed(mux):
     ended = mux.run("bench", "--list")
     assert ended.returncode == 0
-    assert [line.split()[0] for line in ended.stdout.decode().splitlines()] == SCENARIOS
+    assert [line.split()[0] for line in ended.stdout.decode().splitlines()] == SCENARIOS + CALLS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
