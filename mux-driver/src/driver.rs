@@ -11,7 +11,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Sleep;
 
 use crate::receive::{ReceiveBuffer, Received};
-use crate::shared::{BATCH, Shared, Wakes, fill};
+use crate::shared::{Shared, Wakes, fill};
 
 /// Bytes read in one turn before other tasks get theirs.
 const READ_TURN: usize = 256 * 1024;
@@ -161,7 +161,7 @@ impl<W: Wire> Driver<W> {
                 drop(state);
                 break;
             }
-            fill(&mut state, &mut writer.batch, &mut self.wakes);
+            fill(&mut state, &mut writer, &mut self.wakes);
             drop(state);
             self.wakes.wake();
         }
@@ -353,4 +353,4 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-const _: () = assert!(BATCH <= READ_TURN);
+const _: () = assert!(crate::writer::BATCH <= READ_TURN);

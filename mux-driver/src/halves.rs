@@ -11,7 +11,7 @@ use mux_api::{Priority, Result, WriteFlags};
 use mux_proto::{Chunk, Key, Wire};
 use tokio::io::ReadBuf;
 
-use crate::shared::{BATCH, Shared, Wakes};
+use crate::shared::{Shared, Wakes};
 
 /// From here on a write goes out at once, from the caller's buffer, together with what was gathered.
 const DIRECT: usize = 4096;
@@ -60,8 +60,9 @@ impl<W: Wire> DrivenSend<W> {
             return if state.wait_direct(self.key, cx.waker()) { Sent::Waiting } else { Sent::Nothing };
         };
         let mut wakes = Wakes::default();
-        state.conn.poll_output(&mut writer.batch, BATCH);
-        let direct = state.conn.begin_direct(self.key, total, &mut writer.batch);
+        let most = writer.most();
+        state.conn.poll_output(&mut writer.batch, most);
+        let direct = state.conn.begin_direct(self.key, total.min(most), &mut writer.batch);
         state.sent_since_turn = true;
         state.collect(&mut wakes);
         if state.conn.has_output() {

@@ -5,14 +5,10 @@ use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 
-use mux_proto::{Batch, Connection, Event, Key, Wire};
+use mux_proto::{Connection, Event, Key, Wire};
 use tokio::io::AsyncWrite;
 
 use crate::writer::Writer;
-
-/// About so many bytes are handed to the transport at once: what is handed over can no longer be overtaken, so it is no
-/// more than the largest frame.
-pub(crate) const BATCH: usize = 64 * 1024;
 
 /// Writers woken together: with 64 KiB each they fill what a socket takes at once.
 const WRITERS: usize = 16;
@@ -162,7 +158,8 @@ impl<W: Wire> Shared<W> {
             && !state.conn.is_over()
             && let Some(mut writer) = self.idle_writer()
         {
-            state.conn.poll_output(&mut writer.batch, BATCH);
+            let most = writer.most();
+            state.conn.poll_output(&mut writer.batch, most);
             state.sent_since_turn = true;
             state.collect(&mut wakes);
             if state.conn.has_output() {
@@ -321,7 +318,8 @@ pub(crate) fn remember(slot: &mut Option<Waker>, waker: &Waker) {
 }
 
 /// Moves what is queued into the writer, for the driver's turn.
-pub(crate) fn fill<W: Wire>(state: &mut State<W>, batch: &mut Batch, wakes: &mut Wakes) {
-    state.conn.poll_output(batch, BATCH);
+pub(crate) fn fill<W: Wire>(state: &mut State<W>, writer: &mut Writer, wakes: &mut Wakes) {
+    let most = writer.most();
+    state.conn.poll_output(&mut writer.batch, most);
     state.collect(wakes);
 }

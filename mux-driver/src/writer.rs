@@ -1,11 +1,15 @@
 //! The writer: the one place where bytes are handed to the transport.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use mux_proto::Batch;
 use tokio::io::AsyncWrite;
+
+use crate::driver::now;
 
 /// The transport's sending side and what it has not taken yet. Whoever holds it may send; the waker is always the
 /// driver's, since a transport remembers only one.
@@ -15,6 +19,42 @@ pub(crate) struct Writer {
     pub(crate) waker: Waker,
     /// The transport failed; the driver reports it on its next turn.
     pub(crate) error: Option<io::Error>,
+    pace: Pace,
+}
+
+/// About so many bytes are handed to a fast transport at once: what is handed over can no longer be overtaken, so it is no
+/// more than the largest frame.
+pub(crate) const BATCH: usize = 64 * 1024;
+
+/// The least, however slow it is: headers and calls have to stay small beside what they carry.
+const LEAST: usize = 4096;
+
+/// A measurement takes at least so long, and at most: after a pause nothing is known.
+const MEASURED: Range<Duration> = Duration::from_millis(20)..Duration::from_secs(1);
+
+/// How much to hand over at once: what the transport takes in a millisecond.
+struct Pace {
+    /// When the transport was full and the measurement began.
+    since: Instant,
+    /// Bytes it took since.
+    taken: u64,
+    batch: usize,
+}
+
+impl Pace {
+    /// The transport is full again, so what it took meanwhile is what went on.
+    fn full(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < MEASURED.start {
+            return;
+        }
+        if elapsed < MEASURED.end {
+            let in_1_ms = (self.taken as f64 / elapsed.as_secs_f64() * 0.001) as usize;
+            // A pause of the application looks like a slow transport: it falls by halves only.
+            self.batch = in_1_ms.clamp((self.batch / 2).max(LEAST), BATCH);
+        }
+        (self.since, self.taken) = (now, 0);
+    }
 }
 
 /// Slices for one system call: a batch in bodies too large to be copied has fewer.
@@ -22,12 +62,18 @@ const SLICES: usize = 64;
 
 impl Writer {
     pub(crate) fn new(io: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
-        Self { io, batch: Batch::default(), waker: Waker::noop().clone(), error: None }
+        let pace = Pace { since: now(), taken: 0, batch: BATCH };
+        Self { io, batch: Batch::default(), waker: Waker::noop().clone(), error: None, pace }
     }
 
     /// Whether a caller may send past the queue: nothing is left over and nothing failed.
     pub(crate) fn is_idle(&self) -> bool {
         self.batch.is_empty() && self.error.is_none()
+    }
+
+    /// How many bytes to hand over at once.
+    pub(crate) fn most(&self) -> usize {
+        self.pace.batch
     }
 
     /// Sends the batch until it is empty or the transport takes no more.
@@ -80,9 +126,15 @@ impl Writer {
         let mut cx = Context::from_waker(&self.waker);
         match Pin::new(&mut *self.io).poll_write_vectored(&mut cx, &slices[..end]) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(sent)) => Poll::Ready(Ok(self.batch.advance(sent))),
+            Poll::Ready(Ok(sent)) => {
+                self.pace.taken += sent as u64;
+                Poll::Ready(Ok(self.batch.advance(sent)))
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.pace.full(now());
+                Poll::Pending
+            }
         }
     }
 
@@ -103,5 +155,26 @@ impl Writer {
         self.batch = Batch::default();
         self.error = Some(io::ErrorKind::NotConnected.into());
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_at_once_follows_the_rate() {
+        let mut pace = Pace { since: Instant::now(), taken: 0, batch: BATCH };
+        let mut after = |millis, taken| {
+            pace.taken += taken;
+            pace.full(pace.since + Duration::from_millis(millis));
+            pace.batch
+        };
+        assert_eq!(after(5, 1 << 20), BATCH, "too short to tell");
+        // 100 Mbit/s: 12,500 bytes in 1 ms, approached by halves.
+        assert_eq!(after(1000, 0), BATCH, "after a pause nothing is known");
+        assert_eq!([(); 4].map(|()| after(100, 1_250_000)), [32_768, 16_384, 12_500, 12_500]);
+        assert_eq!([(); 2].map(|()| after(100, 1)), [6_250, LEAST]);
+        assert_eq!(after(100, 1 << 30), BATCH);
     }
 }

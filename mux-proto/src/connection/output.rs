@@ -54,7 +54,7 @@ impl<W: Wire> Connection<W> {
         (ready && self.cause.is_none()).then_some(channel.priority.urgency())
     }
 
-    /// Moves what is to be sent into `batch`, until it holds about `most` bytes.
+    /// Moves what is to be sent into `batch`, until it holds about `most` bytes; no frame of data is longer.
     pub fn poll_output(&mut self, batch: &mut Batch, most: usize) {
         let before = batch.len();
         if self.cause.is_none() {
@@ -72,7 +72,7 @@ impl<W: Wire> Connection<W> {
         while batch.len() < most
             && let Some(key) = self.schedule.pop()
         {
-            self.transmit(key, batch);
+            self.transmit(key, batch, u32::try_from(most).unwrap_or(u32::MAX));
         }
         if !self.control.is_empty() {
             batch.push_control(&mut self.control);
@@ -105,9 +105,9 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Sends the next frame of one channel: a body, the end, or both.
-    fn transmit(&mut self, key: Key, batch: &mut Batch) {
-        let frame =
-            if self.schedule.waiting > 0 { self.limits.frame.min(Limits::SHARED_FRAME) } else { self.limits.frame };
+    fn transmit(&mut self, key: Key, batch: &mut Batch, most: u32) {
+        let shared = if self.schedule.waiting > 0 { Limits::SHARED_FRAME } else { u32::MAX };
+        let frame = self.limits.frame.min(shared).min(most);
         let limit = self.send_limit();
         let address = self.address(key);
         let Some(channel) = self.table.get_mut(key) else { return };
