@@ -250,60 +250,25 @@ impl<W: Wire> Drop for DrivenSend<W> {
 pub(crate) struct DrivenRecv<W: Wire> {
     shared: Arc<Shared<W>>,
     key: Key,
-    /// What was taken from the connection and did not fit the caller's buffer; read without a lock.
-    rest: Bytes,
-    /// Bytes of it that were read and not yet said.
-    unsaid: usize,
 }
 
 impl<W: Wire> DrivenRecv<W> {
     pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
-        Self { shared, key, rest: Bytes::new(), unsaid: 0 }
-    }
-
-    /// Copies from the rest; once it is used up the connection may grant credit for it.
-    fn read_rest(&mut self, buf: &mut ReadBuf<'_>) {
-        let len = self.rest.len().min(buf.remaining());
-        buf.put_slice(&self.rest[..len]);
-        self.rest.advance(len);
-        self.unsaid += len;
-        if self.rest.is_empty() {
-            self.rest = Bytes::new();
-            self.say_read();
-        }
-    }
-
-    fn say_read(&mut self) {
-        let unsaid = std::mem::take(&mut self.unsaid);
-        if unsaid > 0 {
-            let mut state = self.shared.state();
-            state.conn.consume(self.key, unsaid);
-            self.wake_for_credit(state);
-        }
-    }
-
-    /// Credit is the driver's to send: together with whatever else goes out on its turn.
-    fn wake_for_credit(&self, state: std::sync::MutexGuard<'_, crate::shared::State<W>>) {
-        self.shared.finish_call(state, true);
+        Self { shared, key }
     }
 }
 
 impl<W: Wire> RecvOps for DrivenRecv<W> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
         let before = buf.filled().len();
-        if !self.rest.is_empty() {
-            self.read_rest(buf);
-        }
         while buf.remaining() > 0 {
             let mut state = self.shared.state();
-            let taken = state.conn.take(self.key, buf.remaining());
-            match taken {
-                Ok(Chunk::Data(mut chunk)) => {
-                    self.wake_for_credit(state);
-                    let len = chunk.len().min(buf.remaining());
-                    buf.put_slice(&chunk[..len]);
-                    chunk.advance(len);
-                    self.rest = chunk;
+            match state.conn.take(self.key, buf.remaining()) {
+                Ok(Chunk::Data(chunk)) => {
+                    // Credit is the driver's to send: together with whatever else goes out on its turn. The copy is made
+                    // without the lock.
+                    self.shared.finish_call(state, true);
+                    buf.put_slice(&chunk);
                 }
                 _ if buf.filled().len() > before => break,
                 Ok(Chunk::End) => return Poll::Ready(Ok(0)),
@@ -318,36 +283,21 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
     }
 
     fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>> {
-        if self.rest.is_empty() {
-            let mut state = self.shared.state();
-            match state.conn.take(self.key, max)? {
-                Chunk::Data(mut chunk) => {
-                    self.wake_for_credit(state);
-                    let head = chunk.split_to(chunk.len().min(max));
-                    self.rest = chunk;
-                    return Poll::Ready(Ok(Some(head)));
-                }
-                Chunk::End => return Poll::Ready(Ok(None)),
-                Chunk::Empty => {
-                    state.wait_recv(self.key, cx.waker());
-                    return Poll::Pending;
-                }
+        let mut state = self.shared.state();
+        match state.conn.take(self.key, max)? {
+            Chunk::Data(chunk) => {
+                self.shared.finish_call(state, true);
+                Poll::Ready(Ok(Some(chunk)))
+            }
+            Chunk::End => Poll::Ready(Ok(None)),
+            Chunk::Empty => {
+                state.wait_recv(self.key, cx.waker());
+                Poll::Pending
             }
         }
-        let head = self.rest.split_to(self.rest.len().min(max));
-        self.unsaid += head.len();
-        if self.rest.is_empty() {
-            self.say_read();
-        }
-        Poll::Ready(Ok(Some(head)))
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
-        if self.rest.len() >= min.max(1) {
-            return Poll::Ready(());
-        }
-        // What is held here still counts as waiting there, but not what was read of it.
-        self.say_read();
         let mut state = self.shared.state();
         if state.conn.is_readable(self.key, min) {
             return Poll::Ready(());
@@ -359,22 +309,18 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
     fn stop(&mut self, code: u64) -> Result<()> {
         let mut state = self.shared.state();
         state.conn.stop(self.key, code)?;
-        self.rest = Bytes::new();
         self.shared.finish_call(state, false);
         Ok(())
     }
 
     fn abandon(&mut self, code: u64) {
-        self.rest = Bytes::new();
         let mut state = self.shared.state();
         state.conn.abandon(self.key, code);
         self.shared.finish_call(state, false);
     }
 
     fn buffered(&self) -> usize {
-        let waiting = self.shared.state().conn.recv_buffered(self.key);
-        // The part of the rest that was read is said in one go, so it still counts there.
-        waiting.saturating_sub(self.unsaid)
+        self.shared.state().conn.recv_buffered(self.key)
     }
 }
 

@@ -116,26 +116,24 @@ impl RecvSide {
         true
     }
 
-    /// The next bytes; `want` of them, or fewer, count as read at once, the rest once [`consume`](Self::consume) says.
-    pub(crate) fn take(&mut self, want: usize) -> Option<Bytes> {
-        let chunk = match self.queue.pop_front() {
-            Some((_, chunk)) => chunk,
+    /// The next bytes, at most `most` of them, which count as read.
+    pub(crate) fn take(&mut self, most: usize) -> Option<Bytes> {
+        let (epoch, mut chunk) = match self.queue.pop_front() {
+            Some(front) => front,
             None if self.tail.is_empty() => return None,
-            None => Bytes::from(std::mem::take(&mut self.tail)),
+            None => (COPIED, Bytes::from(std::mem::take(&mut self.tail))),
         };
-        if self.queue.is_empty() {
+        let head = if chunk.len() > most { chunk.split_to(most) } else { std::mem::take(&mut chunk) };
+        if !chunk.is_empty() {
+            self.queue.push_front((epoch, chunk));
+        } else if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
-        self.consume(chunk.len().min(want) as u32);
-        Some(chunk)
-    }
-
-    /// The application has read `len` bytes of what [`take`](Self::take) gave it.
-    pub(crate) fn consume(&mut self, len: u32) {
-        let len = len.min(self.buffered);
+        let len = head.len() as u32;
         self.buffered -= len;
         self.owed += len;
         self.measured = self.measured.saturating_add(len);
+        Some(head)
     }
 
     /// How much the application reads in the time of a round trip, both in microseconds; `None` before one is over.

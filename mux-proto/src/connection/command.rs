@@ -252,13 +252,13 @@ impl<W: Wire> Connection<W> {
         self.settle(key);
     }
 
-    /// The next bytes; `want` of them, or fewer, count as read, the rest once [`consume`](Self::consume) says so.
+    /// The next bytes, at most `most` of them.
     ///
     /// # Errors
     /// Reset with the peer's code, stopped by ourselves, or why the session is over.
-    pub fn take(&mut self, key: Key, want: usize) -> Result<Chunk> {
+    pub fn take(&mut self, key: Key, most: usize) -> Result<Chunk> {
         let Some(channel) = self.table.get_mut(key) else { return Err(self.gone()) };
-        if let Some(data) = channel.recv.take(want) {
+        if let Some(data) = channel.recv.take(most) {
             self.after_read(key);
             return Ok(Chunk::Data(data));
         }
@@ -276,14 +276,6 @@ impl<W: Wire> Connection<W> {
     /// Bytes that wait to be read.
     pub fn recv_buffered(&self, key: Key) -> usize {
         self.table.get(key).map_or(0, |channel| channel.recv.buffered() as usize)
-    }
-
-    /// The application has read `len` bytes more of what [`take`](Self::take) gave it.
-    pub fn consume(&mut self, key: Key, len: usize) {
-        if let Some(channel) = self.table.get_mut(key) {
-            channel.recv.consume(u32::try_from(len).unwrap_or(u32::MAX));
-            self.after_read(key);
-        }
     }
 
     /// What an empty receiving direction means.

@@ -206,6 +206,7 @@ impl<W: Wire> Connection<W> {
         {
             self.establish(false);
         }
+        self.pins.look_at_all(&mut self.table);
         self.check_linger(now);
         self.check_alive(now);
     }

@@ -13,6 +13,8 @@ pub(super) struct Pins {
     last: Option<Buffer>,
     /// Older ones that were worth keeping when last looked at; looked at again in turn.
     held: VecDeque<Buffer>,
+    /// What those take beyond what waited in them, which nothing is charged for.
+    idle: usize,
     epoch: u64,
 }
 
@@ -23,10 +25,15 @@ struct Buffer {
     size: usize,
     /// Channels that hold slices of it; some more than once.
     keys: Vec<Key>,
+    /// Its part of what the held ones take for nothing.
+    idle: usize,
 }
 
 /// A buffer stays while at least this part of it waits to be read.
 const WORTH: usize = 4;
+
+/// What all that stay may take beyond what waits in them: four large buffers.
+const IDLE: usize = 1 << 20;
 
 /// Older buffers looked at for each new one: more than one, so that they become fewer.
 const LOOKS: usize = 2;
@@ -58,10 +65,18 @@ impl Pins {
         }
         self.last = self.current.take();
         self.epoch += 1;
-        self.current = Some(Buffer { epoch: self.epoch, size, keys: Vec::new() });
+        self.current = Some(Buffer { epoch: self.epoch, size, keys: Vec::new(), idle: 0 });
+    }
+
+    /// Looks at all that stay: while little arrives, it is here that they are let go.
+    pub(super) fn look_at_all(&mut self, table: &mut Table) {
+        for buffer in std::mem::take(&mut self.held) {
+            self.look(buffer, table);
+        }
     }
 
     fn look(&mut self, mut buffer: Buffer, table: &mut Table) {
+        self.idle -= std::mem::take(&mut buffer.idle);
         buffer.keys.sort_unstable();
         buffer.keys.dedup();
         let epoch = buffer.epoch;
@@ -71,7 +86,10 @@ impl Pins {
         if unread == 0 {
             return;
         }
-        if unread >= buffer.size / WORTH {
+        let idle = buffer.size.saturating_sub(unread);
+        if unread >= buffer.size / WORTH && self.idle + idle <= IDLE {
+            self.idle += idle;
+            buffer.idle = idle;
             return self.held.push_back(buffer);
         }
         for key in buffer.keys {
