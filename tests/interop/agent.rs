@@ -2,7 +2,8 @@
 //!
 //! `serve [URL]` prints the URL to dial, then for each session what its peer can do and for each channel how it ended; it
 //! echoes every channel, and opens one of its own on each session. `check URL` runs every client check against a peer
-//! that echoes, and opens a channel of its own which it closes without an end. `streams URL` does so over QUIC against a peer
+//! that echoes, and opens a channel of its own which it closes without an end. `unaccepted URL` outlasts a peer that accepts
+//! nothing, and reads nothing meanwhile. `streams URL` does so over QUIC against a peer
 //! that speaks another protocol than ours.
 
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ async fn main() -> ExitCode {
         ["serve", url] => serve(url).await,
         ["streams", url] => streams(url).await,
         ["check", url] => check(url).await,
-        _ => Err("usage: interop_agent serve [URL] | interop_agent check URL | interop_agent streams URL".into()),
+        ["unaccepted", url] => unaccepted(url).await,
+        _ => Err("usage: interop_agent serve [URL] | interop_agent check|unaccepted|streams URL".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,6 +112,17 @@ async fn check(url: &str) -> Outcome {
         return Err(format!("ended by the peer: {cause}"));
     }
     Ok(())
+}
+
+/// Ten times the keepalive, all of it silent.
+async fn unaccepted(url: &str) -> Outcome {
+    let session = libmux::dial(url, &Config::default()).await.map_err(text("dial"))?;
+    let mut channel = session.open().await.map_err(text("open"))?;
+    channel.write_all(b"anybody there?").await.map_err(text("write"))?;
+    if let Ok(answered) = tokio::time::timeout(Duration::from_secs(2), channel.opened()).await {
+        return Err(format!("a channel that nobody accepted: {answered:?}"));
+    }
+    session.cause().map_or(Ok(()), |cause| Err(format!("the session ended: {cause}")))
 }
 
 async fn streams(url: &str) -> Outcome {

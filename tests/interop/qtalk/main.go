@@ -1,7 +1,8 @@
 // The Go implementation of the base protocol as a live peer.
 //
-// "listen [late]" prints its address, echoes every channel, and opens one channel that it closes without EOF; late: it
-// accepts nothing for two seconds. "dial ADDRESS" runs every check against a peer that echoes.
+// "listen [late|never]" prints its address, echoes every channel, and opens one channel that it closes without EOF; late: it
+// accepts nothing for two seconds; never: nothing at all. "dial ADDRESS [late]" runs every check against a peer that echoes;
+// late: it accepts nothing for two seconds.
 package main
 
 import (
@@ -20,12 +21,13 @@ import (
 )
 
 func main() {
-	err := fmt.Errorf("usage: qtalk listen [late] | qtalk dial ADDRESS")
+	err := fmt.Errorf("usage: qtalk listen [late|never] | qtalk dial ADDRESS [late]")
+	mode := os.Args[len(os.Args)-1]
 	switch {
 	case len(os.Args) >= 2 && os.Args[1] == "listen":
-		err = listen(len(os.Args) == 3)
-	case len(os.Args) == 3 && os.Args[1] == "dial":
-		err = dial(os.Args[2])
+		err = listen(mode)
+	case len(os.Args) >= 3 && os.Args[1] == "dial":
+		err = dial(os.Args[2], mode)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -33,7 +35,7 @@ func main() {
 	}
 }
 
-func listen(late bool) error {
+func listen(mode string) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -44,11 +46,11 @@ func listen(late bool) error {
 		if err != nil {
 			return err
 		}
-		go serve(mux.New(conn), late)
+		go serve(mux.New(conn), mode)
 	}
 }
 
-func serve(session *mux.Session, late bool) {
+func serve(session *mux.Session, mode string) {
 	go func() {
 		channel, err := session.Open(context.Background())
 		if err == nil {
@@ -56,8 +58,11 @@ func serve(session *mux.Session, late bool) {
 			channel.Close()
 		}
 	}()
-	if late {
+	switch mode {
+	case "late":
 		time.Sleep(2 * time.Second)
+	case "never":
+		return
 	}
 	for {
 		channel, err := session.Accept()
@@ -71,12 +76,15 @@ func serve(session *mux.Session, late bool) {
 	}
 }
 
-func dial(address string) error {
+func dial(address, mode string) error {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
 	}
 	session := mux.New(conn)
+	if mode == "late" {
+		time.Sleep(2 * time.Second)
+	}
 	greeting, err := session.Accept()
 	if err != nil {
 		return fmt.Errorf("accept: %w", err)
