@@ -178,6 +178,29 @@ fn a_reset_after_the_end_and_a_second_stop_are_harmless() {
 }
 
 #[test]
+fn what_belongs_to_the_extension_is_understood_from_a_plain_peer_too() {
+    let mut script = Scripted::new(false).says(&[Frame::Ping { payload: 7 }, Frame::Reset { to: OPEN, code: 5 }]);
+    let answers = script.end.output();
+    assert!(answers.windows(13).any(|part| part == [116, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 7]), "{answers:?}");
+    assert_eq!(script.end.read(script.open).1.expect_err("was reset").code(), Some(5));
+    script.goes_on();
+}
+
+#[test]
+fn each_direction_keeps_the_code_that_it_failed_with() {
+    let both = [Frame::Reset { to: OPEN, code: 5 }, Frame::Stop { to: OPEN, code: 6 }];
+    let closed = [&both[1..], &both[..1], &[Frame::Close { to: OPEN }]].concat();
+    for frames in [&both[..], &closed[..]] {
+        let mut script = Scripted::new(true).says(frames);
+        for _ in 0..2 {
+            assert_eq!(script.end.write(script.open, b"x").expect_err("stopped").code(), Some(6));
+            assert_eq!(script.end.read(script.open).1.expect_err("was reset").code(), Some(5));
+        }
+        script.goes_on();
+    }
+}
+
+#[test]
 fn close_without_an_end_is_clean_from_a_plain_peer_and_an_abort_from_an_extended_one() {
     for extended in [false, true] {
         let mut script = Scripted::new(extended).says(&[Frame::Data { to: OPEN, len: 10 }, Frame::Close { to: OPEN }]);
