@@ -873,7 +873,7 @@ typedef struct mux_backend {
    */
   void (*set_priority)(void *channel, uint32_t urgency, uint32_t incremental);
   /**
-   * Optional: counters of a session, or recv_buffered and send_buffered of a channel.
+   * Optional: counters of a session, or recv_buffered, send_buffered and send_credit of a channel.
    */
   void (*stats)(uint32_t kind, void *object, struct mux_stats *out);
   /**

@@ -122,7 +122,7 @@ pub struct mux_backend {
     pub datagram_recv: Option<unsafe extern "C" fn(session: *mut c_void, buf: *mut c_void, cap: usize) -> i64>,
     /// Optional: changes how urgent a channel is; as in mux_open_opts.
     pub set_priority: Option<unsafe extern "C" fn(channel: *mut c_void, urgency: u32, incremental: u32)>,
-    /// Optional: counters of a session, or recv_buffered and send_buffered of a channel.
+    /// Optional: counters of a session, or recv_buffered, send_buffered and send_credit of a channel.
     pub stats: Option<unsafe extern "C" fn(kind: u32, object: *mut c_void, out: *mut mux_stats)>,
     /// Optional: takes certificates and limits for sessions to come.
     pub reload: Option<unsafe extern "C" fn(listener: *mut c_void, c: mux_config, err: *mut mux_error) -> mux_status>,

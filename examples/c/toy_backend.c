@@ -454,6 +454,7 @@ static void toy_stats(uint32_t kind, void *object, mux_stats *out) {
     const struct channel *c = object;
     out->recv_buffered = waiting(&c->in);
     out->send_buffered = waiting(&c->out);
+    out->send_credit = c->s->set.send_buffer - waiting(&c->out);
   } else if (kind == MUX_KIND_SESSION) {
     const struct session *s = object;
     *out = s->stats;

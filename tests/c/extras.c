@@ -317,6 +317,61 @@ static void datagrams(struct pair p) {
   OK(mux_resume(p.server.h));
 }
 
+/* Datagrams that one end switches off are not there on either. */
+static void no_datagrams(const char *url) {
+  mux_config c;
+  uint64_t caps, value = 9;
+  OK(mux_config_new(&c));
+  OK(mux_config_get_u64(c, MUX_CFG_DATAGRAMS, &value));
+  EQ(value, 1);
+  OK(mux_config_set_u64(c, MUX_CFG_DATAGRAMS, 0));
+  EQ(mux_config_set_u64(c, MUX_CFG_DATAGRAMS, 2), MUX_EINVAL);
+  OK(mux_config_get_u64(c, MUX_CFG_DATAGRAMS, &value));
+  EQ(value, 0);
+  struct pair p = connect_with(url, c);
+  const mux_session ends[2] = {p.client, p.server};
+  for (int i = 0; i < 2; i++) {
+    OK(mux_session_caps(ends[i], &caps));
+    EQ(caps & MUX_CAP_DATAGRAM, 0);
+    EQ(mux_datagram_send(ends[i], "x", 1), MUX_EUNSUPPORTED);
+    EQ(mux_info(ends[i].h, MUX_INFO_MAX_DATAGRAM, &value, sizeof value), 8);
+    EQ(value, 0);
+  }
+  OK(mux_close(c.h));
+  disconnect(p);
+}
+
+/* Each direction keeps a failure of its own; mux_cause tells the first. */
+static void causes(struct pair p) {
+  mux_channel a, b;
+  mux_error e;
+  char buf[8];
+  mux_stats st = {0};
+  no_error(&e);
+  st.struct_size = sizeof st;
+  channel_between(p.client, p.server, &a, &b);
+  OK(mux_stats_get(a.h, &st));
+  CHECK(st.send_credit > 0);
+  OK(mux_channel_cause(b, MUX_RECEIVING, &e));
+  OK(mux_channel_cause(b, MUX_SENDING, NULL));
+  EQ(mux_channel_cause(b, 0, &e), MUX_EINVAL);
+  EQ(mux_channel_cause(b, 3, &e), MUX_EINVAL);
+  OK(mux_reset(a, 71));
+  EQ(mux_read(b, buf, 1, 0, SOON), MUX_ERESET);
+  OK(mux_channel_cause(b, MUX_SENDING, NULL));
+  OK(mux_stop(a, 72));
+  while (mux_write(b, buf, 1, 0, SOON) > 0) sleep_ms(1);
+  EQ(mux_cause(b.h, &e), MUX_ERESET);
+  EQ(e.code, 71);
+  EQ(mux_channel_cause(b, MUX_RECEIVING, &e), MUX_ERESET);
+  EQ(e.code, 71);
+  EQ(mux_channel_cause(b, MUX_SENDING, &e), MUX_ESTOPPED);
+  EQ(e.code, 72);
+  OK(mux_close(a.h));
+  OK(mux_close(b.h));
+  EQ(mux_channel_cause(b, MUX_SENDING, &e), MUX_EHANDLE);
+}
+
 /* A listener's certificate is replaced while it runs; its address and its sessions stay. */
 static void reloading(const char *url) {
   mux_config c, bad;
@@ -376,7 +431,9 @@ int main(int argc, char **argv) {
   wakers(p);
   pings(p);
   datagrams(p);
+  causes(p);
   disconnect(p);
+  no_datagrams(argv[1]);
   reloading(argv[1]);
   finish_test();
   return 0;

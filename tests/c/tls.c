@@ -108,6 +108,11 @@ static void authorities(void) {
   int64_t n = mux_info(p.client.h, MUX_INFO_PEER_CERT_DER, der, sizeof der);
   CHECK(n > 0 && (size_t)n == contents("server.der", want, sizeof want) && memcmp(der, want, (size_t)n) == 0);
   EQ(mux_info(p.server.h, MUX_INFO_PEER_CERT_DER, der, sizeof der), 0); /* nobody asked the client */
+  char hash[33], want_hash[33];
+  EQ(contents("server.sha256", want_hash, sizeof want_hash), 32);
+  EQ(mux_info(p.client.h, MUX_INFO_PEER_CERT_SHA256, hash, sizeof hash), 32);
+  CHECK(memcmp(hash, want_hash, 32) == 0);
+  EQ(mux_info(p.server.h, MUX_INFO_PEER_CERT_SHA256, hash, sizeof hash), 0);
   end(p, c);
 
   c = config();

@@ -325,4 +325,8 @@ impl SendOps for Send {
     fn buffered(&self) -> usize {
         self.object.stats().send_buffered as usize
     }
+
+    fn room(&self) -> usize {
+        self.object.stats().send_credit as usize
+    }
 }
