@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::driver::Driver;
 use crate::error;
-use crate::headers::{DEFAULT_PREFIX, Requests, SessionId};
-use crate::io::Io;
+use crate::headers::{DEFAULT_PREFIX, Endpoint, Requests, SessionId};
+use crate::io::{Io, Line};
 use crate::limits::Limits;
 use crate::listener::{self, Server};
 use crate::record::Outgoing;
@@ -49,8 +49,11 @@ const SCHEMES: &[Scheme] = &[
     },
 ];
 
-const OPTIONS: &[ConfigOption] =
-    &[ConfigOption { name: "path", help: "the HTTP path of the endpoints where the URL's own path is a socket" }];
+const OPTIONS: &[ConfigOption] = &[
+    ConfigOption { name: "path", help: "the HTTP path of the endpoints where the URL's own path is a socket" },
+    ConfigOption { name: "health", help: "PATH that a listener answers with 200, for load balancers" },
+    ConfigOption { name: "authority", help: "NAME that requests call the server; a listener answers others with 421" },
+];
 
 /// With a libmux peer.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::HALF_CLOSE
@@ -121,6 +124,10 @@ pub(crate) struct Place {
     pub(crate) scheme: String,
     /// The HTTP path of the endpoints.
     pub(crate) prefix: String,
+    /// The path that answers whether a listener lives.
+    pub(crate) health: Option<String>,
+    /// What requests call the server, where that is not the URL's host.
+    pub(crate) authority: Option<String>,
     pub(crate) tls: bool,
     unix: bool,
 }
@@ -140,13 +147,31 @@ impl Place {
             }
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-        if !path.is_empty() && (!path.starts_with('/') || !path.bytes().all(plain)) {
-            let message = format!("the HTTP path '{path}' starts with '/' and has letters, digits and -._~/ only");
-            return Err(Error::url(message));
+        let health = config.extra.get("health").map(String::as_str);
+        for path in [path].into_iter().filter(|path| !path.is_empty()).chain(health) {
+            if !path.starts_with('/') || !path.bytes().all(plain) {
+                let message = format!("the HTTP path '{path}' starts with '/' and has letters, digits and -._~/ only");
+                return Err(Error::url(message));
+            }
+        }
+        if let Some(health) = health.filter(|health| Endpoint::of(health, path).is_some()) {
+            return Err(Error::url(format!("health={health} is one of the endpoints themselves")));
+        }
+        let authority = config.extra.get("authority");
+        if let Some(name) = authority.filter(|name| name.parse::<http::uri::Authority>().is_err()) {
+            return Err(Error::url(format!("authority={name} is no host with or without a port")));
         }
         let transport =
             if unix { url.clone() } else { Url::parse(&format!("{}://{}", url.scheme(), url.authority()))? };
-        Ok(Self { transport, scheme: url.scheme(), prefix: path.to_owned(), tls: url.backend() == "h2", unix })
+        Ok(Self {
+            transport,
+            scheme: url.scheme(),
+            prefix: path.to_owned(),
+            health: health.map(str::to_owned),
+            authority: authority.cloned(),
+            tls: url.backend() == "h2",
+            unix,
+        })
     }
 
     /// The URL to dial, for an address that was bound.
@@ -161,14 +186,18 @@ impl Place {
 
     /// What requests call the server.
     fn authority(&self) -> &str {
-        if self.unix { "localhost" } else { self.transport.authority() }
+        match &self.authority {
+            Some(name) => name,
+            None if self.unix => "localhost",
+            None => self.transport.authority(),
+        }
     }
 }
 
 /// Runs the dialing end on a connected byte stream.
 async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) -> Result<Session> {
     let mut info = session_info(Role::Client, url.to_owned(), &stream);
-    let shared = new_shared(config);
+    let shared = new_shared(config, Arc::default());
     let joined = Joined::new(stream);
     let io = if place.tls {
         let (stream, tls) = tls::connect(joined, &place.transport, config).await?;
@@ -196,8 +225,8 @@ async fn start(stream: ByteStream, url: &str, place: &Place, config: &Config) ->
     Ok(session)
 }
 
-pub(crate) fn new_shared(config: &Config) -> Arc<Shared> {
-    Shared::new(Limits::from_config(config), Budget::new(config.budget, Some(Budget::process().clone())))
+pub(crate) fn new_shared(config: &Config, line: Arc<Line>) -> Arc<Shared> {
+    Shared::new(Limits::from_config(config), Budget::new(config.budget, Some(Budget::process().clone())), line)
 }
 
 pub(crate) fn session_info(role: Role, url: String, stream: &ByteStream) -> SessionInfo {

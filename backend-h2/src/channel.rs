@@ -74,6 +74,9 @@ impl Channel {
         } else {
             counters.opened.fetch_add(1, Ordering::Relaxed);
         }
+        if origins.priority != Priority::default() {
+            counters.prioritised.store(true, Ordering::Relaxed);
+        }
         let window = u32::try_from(held.bytes()).unwrap_or(u32::MAX);
         let state = ChannelState {
             send: SendSide::new(credit),

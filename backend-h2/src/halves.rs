@@ -72,7 +72,7 @@ impl SendOps for Sender {
         let mut state = self.channel.lock();
         self.check_closing()?;
         let room = self.room(&state)?;
-        let taken = state.send.write(bufs, room);
+        let taken = state.send.write(bufs, room, &self.channel.counters.pool);
         if flags.contains(WriteFlags::FIN) && taken == total {
             state.send.state = SendState::Finishing;
         } else if taken == 0 && total > 0 {
@@ -193,6 +193,7 @@ impl SendOps for Sender {
 
     fn set_priority(&mut self, priority: Priority) {
         self.channel.lock().priority = priority;
+        self.channel.counters.prioritised.store(true, Ordering::Relaxed);
     }
 
     fn buffered(&self) -> usize {

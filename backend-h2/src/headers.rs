@@ -202,9 +202,13 @@ pub(crate) fn rejection(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
-    }
+    response
+}
+
+/// The answer to a method that the path does not take.
+pub(crate) fn not_allowed(methods: &'static str) -> Response<()> {
+    let mut response = rejection(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(methods));
     response
 }
 

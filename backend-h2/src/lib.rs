@@ -10,6 +10,7 @@ mod headers;
 mod io;
 mod limits;
 mod listener;
+mod pool;
 mod ready;
 mod record;
 mod recv;

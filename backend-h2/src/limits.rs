@@ -19,8 +19,8 @@ pub(crate) struct Limits {
     /// Credit that every channel of this session has before its window is known: what may come with the request.
     pub(crate) early: u32,
     /// HTTP/2's window for what was received is returned with the next credit, or as soon as it and what is still
-    /// granted exceed this together.
-    pub(crate) unreturned: u64,
+    /// granted exceed the channel's window by this much.
+    pub(crate) unreturned: Option<u64>,
     /// Bytes a channel holds for sending.
     pub(crate) send_buffer: usize,
     /// The largest payload of a data record that we send.
@@ -58,6 +58,16 @@ impl Limits {
     /// The odd numbers below 2^31, each of which names one stream of the client's.
     const REQUESTS: u32 = 1 << 30;
 
+    /// Bytes of all channels handed to h2 and not yet to the transport: what is urgent waits for no more than these.
+    pub(crate) const SESSION_IN_FLIGHT: usize = 8 * Self::RECORD;
+
+    /// A window whose reader keeps it empty grows to at most so many times what a new channel would get, whatever was
+    /// measured: within a machine the tasks' turns take longer than the way.
+    pub(crate) const GROWTH: u32 = 16;
+
+    /// No stream window becomes larger than this.
+    pub(crate) const MOST_WINDOW: u32 = 64 << 20;
+
     /// Requests the client keeps parked at first, and at most.
     pub(crate) const POOL: u32 = 8;
     pub(crate) const MAX_POOL: u32 = 128;
@@ -88,7 +98,7 @@ impl Limits {
             window,
             early: early.min(window),
             // Half the margin stays, whatever happens. A budget that rivals the connection's window leaves no room there.
-            unreturned: if config.budget < 1 << 30 { u64::from(window + Self::MARGIN / 2) } else { 0 },
+            unreturned: (config.budget < 1 << 30).then_some(u64::from(Self::MARGIN / 2)),
             send_buffer: config.send_buffer.max(4096) as usize,
             record: (config.frame_size as usize).clamp(1024, Self::RECORD),
             label: config.max_label as usize,
@@ -106,7 +116,12 @@ impl Limits {
 
     /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
     pub(crate) fn stream_window(&self) -> u32 {
-        self.window + Self::MARGIN
+        Self::stream_window_for(self.window)
+    }
+
+    /// The stream window under a channel's window.
+    pub(crate) fn stream_window_for(window: u32) -> u32 {
+        window + Self::MARGIN
     }
 
     /// Streams a client may have at once: channels of both sides, the pool, the control stream. Channels beyond

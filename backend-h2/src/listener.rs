@@ -4,17 +4,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use mux_api::backend::ByteStream;
-use mux_api::{Config, Result, Role, Session};
-use mux_transport::{Entry, Handshake, Joined};
+use mux_api::{Config, Result, Session};
+use mux_transport::{Entry, Handshake, Joined, More};
 use tokio::sync::oneshot;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::backend::{CAPABILITIES, Place, RAW, new_shared, server_settings, session_info};
-use crate::driver::{Driver, Sessions};
+use crate::backend::{Place, server_settings};
+use crate::driver::{self, Door, House, MoreEntries, carry};
 use crate::error;
-use crate::io::Io;
+use crate::io::{Io, Line};
+use crate::limits::Limits;
 use crate::record::Outgoing;
-use crate::session::H2Session;
 use crate::tls;
 
 /// The accepting side of the wire: what every connection of a listener shares.
@@ -22,7 +22,7 @@ pub(crate) struct Server {
     url: String,
     place: Place,
     settings: RwLock<Arc<Settings>>,
-    sessions: Arc<Sessions>,
+    house: Arc<House>,
 }
 
 struct Settings {
@@ -42,7 +42,8 @@ impl Server {
     /// What is wrong with the TLS settings.
     pub(crate) fn new(place: Place, config: &Config) -> Result<Self> {
         let settings = RwLock::new(Settings::new(&place, config)?);
-        Ok(Self { url: String::new(), place, settings, sessions: Arc::default() })
+        let house = House::new(place.prefix.clone(), place.health.clone(), place.authority.clone());
+        Ok(Self { url: String::new(), place, settings, house: Arc::new(house) })
     }
 
     /// With the URL to dial, known once the address is bound.
@@ -63,8 +64,9 @@ impl Server {
 #[async_trait]
 impl Handshake for Server {
     async fn shake_hands(&self, stream: ByteStream, entry: Entry) -> Result<()> {
-        let give = move |session| entry.give.session(session);
-        serve(stream, self, &self.settings(), Box::new(give), entry.live).await
+        let (first, more) = entries(entry);
+        let more = move || more.entry().map(|entry| entries(entry).0);
+        serve(stream, self, &self.settings(), first, Box::new(more)).await
     }
 
     fn reload(&self, config: &Config) -> Result<()> {
@@ -73,38 +75,36 @@ impl Handshake for Server {
     }
 }
 
-/// Runs the accepting end of one connection; `give` gets its session once the first request has named it.
+fn entries(entry: Entry) -> (driver::Entry, More) {
+    let Entry { live, give, more } = entry;
+    (driver::Entry { give: Box::new(move |session| give.session(session)), live }, more)
+}
+
+/// Runs the accepting end of one connection; `first` and `more` take the sessions that its requests name.
 async fn serve(
     stream: ByteStream,
     server: &Server,
     settings: &Settings,
-    give: Box<dyn FnOnce(Session) + Send>,
-    live: Box<dyn Send>,
+    first: driver::Entry,
+    more: MoreEntries,
 ) -> Result<()> {
-    let mut info = session_info(Role::Server, server.url.clone(), &stream);
-    let shared = new_shared(&settings.config);
+    let mut info = Door::info(server.url(), &stream);
+    let line = Arc::new(Line::default());
     let joined = Joined::new(stream);
     let io = match &settings.tls {
         Some(config) => {
             let (stream, tls) = tls::accept(joined, Arc::clone(config)).await?;
             info.tls = Some(tls);
-            Io::server(stream, &shared.line)
+            Io::server(stream, &line)
         }
-        None => Io::server(joined, &shared.line),
+        None => Io::server(joined, &line),
     };
-    let conn = server_settings(&shared.limits)
+    let conn = server_settings(&Limits::from_config(&settings.config))
         .handshake::<_, Outgoing>(io)
         .await
-        .map_err(|error| error::connection(error, &shared.line))?;
-    let make = {
-        let shared = Arc::clone(&shared);
-        move |records| {
-            let capabilities = if records { CAPABILITIES } else { RAW };
-            Session::new(H2Session::new(Arc::clone(&shared), info.clone(), capabilities))
-        }
-    };
-    let (prefix, sessions) = (server.place.prefix.clone(), Arc::clone(&server.sessions));
-    tokio::spawn(Driver::server(shared, conn, prefix, sessions, Box::new(make), give, live));
+        .map_err(|error| error::connection(error, &line))?;
+    let door = Door::new(&server.house, &settings.config, info, line, first, more);
+    tokio::spawn(carry(conn, door));
     Ok(())
 }
 
@@ -117,6 +117,7 @@ pub(crate) async fn adopt(stream: ByteStream, place: Place, config: &Config) -> 
         // Whoever waited may have gone; the session is dropped then, which ends it.
         let _ = give.send(session);
     };
-    serve(stream, &server, &settings, Box::new(give), Box::new(())).await?;
+    let first = driver::Entry { give: Box::new(give), live: Box::new(()) };
+    serve(stream, &server, &settings, first, Box::new(|| None)).await?;
     given.await.map_err(|_| error::lost("the connection ended before its first request".to_owned()))
 }

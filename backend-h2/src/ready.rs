@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use crate::limits::Limits;
+use crate::pool::Pool;
+
 /// Keys of streams that woke, and the driver's task. A wake during the driver's own turn only leaves its key here.
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -22,9 +25,12 @@ struct Inner {
 }
 
 impl Ready {
+    /// The key of no stream: h2 may be handed more channel data.
+    pub(crate) const ROOM: usize = usize::MAX;
+
     pub(crate) fn new() -> Arc<Self> {
         let inner =
-            Inner { keys: Vec::new(), session: false, conn: false, in_turn: false, driver: Waker::noop().clone() };
+            Inner { keys: Vec::new(), session: true, conn: true, in_turn: false, driver: Waker::noop().clone() };
         Arc::new(Self { inner: Mutex::new(inner) })
     }
 
@@ -55,9 +61,9 @@ impl Ready {
         Self::wake_driver(inner);
     }
 
-    /// The driver turns to the connection: what happens to it from here on counts again.
-    pub(crate) fn begin_conn(&self) {
-        self.lock().conn = false;
+    /// Whether the driver must turn to the connection: what happens to it from here on counts again.
+    pub(crate) fn take_conn(&self) -> bool {
+        std::mem::take(&mut self.lock().conn)
     }
 
     /// The driver's turn begins.
@@ -120,6 +126,34 @@ pub(crate) struct Counters {
     pub(crate) traffic: AtomicU64,
     /// The application closed the session: what it had not finished by then is never finished.
     pub(crate) closing: AtomicBool,
+    /// Somebody may wait until the transport has taken everything.
+    pub(crate) flushing: AtomicBool,
+    /// Some channel has an urgency of its own.
+    pub(crate) prioritised: AtomicBool,
+    pub(crate) pool: Pool,
+    /// Bytes of channel data handed to h2 and not yet to the transport.
+    in_flight: AtomicUsize,
+    /// Channels wait until that is less.
+    held_back: AtomicBool,
+}
+
+impl Counters {
+    /// Whether h2 may be handed more channel data.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) < Limits::SESSION_IN_FLIGHT
+    }
+
+    /// Has the driver woken by the key [`Ready::ROOM`] once half of what h2 may be handed is free.
+    pub(crate) fn await_room(&self, ready: &Ready) {
+        self.held_back.store(true, Ordering::SeqCst);
+        self.note_room(self.in_flight.load(Ordering::SeqCst), ready);
+    }
+
+    fn note_room(&self, in_flight: usize, ready: &Ready) {
+        if in_flight <= Limits::SESSION_IN_FLIGHT / 2 && self.held_back.swap(false, Ordering::SeqCst) {
+            ready.push(Ready::ROOM);
+        }
+    }
 }
 
 /// What ties an HTTP/2 stream to the driver: its key, as a waker, and what of it h2 has not written yet.
@@ -135,6 +169,8 @@ pub(crate) struct Link {
     credit: AtomicBool,
     /// Somebody waits until the transport takes the next of them.
     awaited: AtomicBool,
+    /// h2 has something for this stream.
+    heard: AtomicBool,
     ready: Arc<Ready>,
     counters: Arc<Counters>,
 }
@@ -148,6 +184,7 @@ impl Link {
             frames: AtomicUsize::new(0),
             credit: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
+            heard: AtomicBool::new(true),
             ready,
             counters,
         })
@@ -169,8 +206,29 @@ impl Link {
         self.queued.store(false, Ordering::Release);
     }
 
+    /// Has the driver read this stream.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Release);
+        self.poke();
+    }
+
+    /// Whether there may be something to read.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    /// Whether there may be something to read since the last time.
+    pub(crate) fn take_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::AcqRel)
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether h2 may be handed more channel data.
+    pub(crate) fn has_room(&self) -> bool {
+        self.counters.has_room()
     }
 
     /// Frames that the transport has not taken.
@@ -199,6 +257,7 @@ impl Link {
     /// Counts a frame as handed to h2 until the permit is dropped, which h2 does once the frame is written.
     pub(crate) fn permit(self: &Arc<Self>, bytes: usize, credit: bool) -> Permit {
         self.in_flight.fetch_add(bytes, Ordering::AcqRel);
+        self.counters.in_flight.fetch_add(bytes, Ordering::SeqCst);
         self.frames.fetch_add(1, Ordering::SeqCst);
         if credit {
             self.credit.store(true, Ordering::Release);
@@ -209,11 +268,11 @@ impl Link {
 
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
-        self.poke();
+        self.hear();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.poke();
+        self.hear();
     }
 }
 
@@ -225,6 +284,13 @@ pub(crate) struct Permit {
     credit: bool,
 }
 
+impl Permit {
+    /// Where the memory of what was sent goes.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.link.counters.pool
+    }
+}
+
 impl Drop for Permit {
     /// May run under h2's own lock: it only counts and leaves a key.
     fn drop(&mut self) {
@@ -233,7 +299,10 @@ impl Drop for Permit {
             link.credit.store(false, Ordering::Release);
         }
         link.in_flight.fetch_sub(self.bytes, Ordering::AcqRel);
-        link.counters.send_buffered.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        let counters = &link.counters;
+        counters.send_buffered.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        let left = counters.in_flight.fetch_sub(self.bytes, Ordering::SeqCst) - self.bytes;
+        counters.note_room(left, &link.ready);
         link.frames.fetch_sub(1, Ordering::SeqCst);
         if link.awaited.swap(false, Ordering::SeqCst) {
             link.poke();

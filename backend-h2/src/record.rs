@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mux_api::Config;
 
+use crate::pool::Pool;
 use crate::ready::Permit;
 
 pub(crate) const HEADER: usize = 5;
@@ -47,17 +48,22 @@ pub(crate) struct Outgoing {
     body: Bytes,
     /// What is left of [`FIN`], from the end.
     fin: usize,
+    /// The body may be a block of the session's pool.
+    pooled: bool,
     permit: Option<Permit>,
 }
 
 impl Outgoing {
     pub(crate) fn new() -> Self {
-        Self { prefix: [0; PREFIX], start: 0, end: 0, body: Bytes::new(), fin: 0, permit: None }
+        Self { prefix: [0; PREFIX], start: 0, end: 0, body: Bytes::new(), fin: 0, pooled: false, permit: None }
     }
 
     /// Bytes as they are: a raw body, or records that are encoded already.
     pub(crate) fn raw(body: Bytes) -> Self {
-        Self { body, ..Self::new() }
+        let mut frame = Self::new();
+        frame.pooled = body.len() >= Pool::WORTH;
+        frame.body = body;
+        frame
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -75,6 +81,7 @@ impl Outgoing {
     pub(crate) fn data(&mut self, body: Bytes) {
         self.put(&[0]);
         self.put(&(body.len() as u32).to_be_bytes());
+        self.pooled = body.len() >= Pool::WORTH;
         self.body = body;
     }
 
@@ -85,6 +92,14 @@ impl Outgoing {
     pub(crate) fn with_permit(mut self, permit: Permit) -> Self {
         self.permit = Some(permit);
         self
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.as_ref().filter(|_| self.pooled) {
+            permit.pool().give_back(std::mem::take(&mut self.body));
+        }
     }
 }
 
@@ -255,12 +270,17 @@ impl Parser {
                 }
                 Parsing::Control { bytes, left } => {
                     let part = self.input.split_to(self.input.len().min(*left));
-                    bytes.extend_from_slice(&part);
-                    *left -= part.len();
-                    if *left > 0 {
-                        return Ok(None);
-                    }
-                    let mut payload = std::mem::take(bytes).freeze();
+                    let whole = bytes.is_empty() && part.len() == *left;
+                    let mut payload = if whole {
+                        part
+                    } else {
+                        bytes.extend_from_slice(&part);
+                        *left -= part.len();
+                        if *left > 0 {
+                            return Ok(None);
+                        }
+                        std::mem::take(bytes).freeze()
+                    };
                     self.state = Parsing::default();
                     let kind = payload.get_u8();
                     return Ok(Some(Incoming::Control(Control { kind, payload })));

@@ -36,6 +36,9 @@ pub(crate) struct RecvSide {
     /// Bytes of a raw body that were read and whose HTTP/2 window was not returned yet.
     unreturned: usize,
     buffered: usize,
+    /// What of `consumed` was read before the moment `mark`, in microseconds of the session's clock, which wraps.
+    measured: u64,
+    mark: u32,
     /// Slices of receive buffers, then what was copied.
     queue: VecDeque<Bytes>,
     tail: Vec<u8>,
@@ -57,6 +60,8 @@ impl RecvSide {
             consumed: 0,
             unreturned: 0,
             buffered: 0,
+            measured: 0,
+            mark: 0,
             queue: VecDeque::new(),
             tail: Vec::new(),
         }
@@ -128,6 +133,39 @@ impl RecvSide {
         let target = self.consumed + u64::from(self.window);
         let due = target - self.granted.min(target) >= u64::from(self.window / 2).max(1);
         (self.confirm || (due && self.state == RecvState::Open)).then_some(target)
+    }
+
+    /// How much the application reads in the time of a round trip, both in microseconds; `None` before one is over.
+    pub(crate) fn per_round_trip(&mut self, now: u32, round_trip: u32) -> Option<u32> {
+        let elapsed = now.wrapping_sub(self.mark);
+        if elapsed < round_trip.max(1) {
+            return None;
+        }
+        let read = self.consumed - std::mem::replace(&mut self.measured, self.consumed);
+        self.mark = now;
+        Some(u32::try_from(read * u64::from(round_trip) / u64::from(elapsed)).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the reader keeps up and the peer has used nearly all it was granted: it waits for our credit, not for
+    /// our reader.
+    pub(crate) fn is_starved(&self) -> bool {
+        let little = u64::from(self.window / 4);
+        self.promised() <= little && self.buffered as u64 <= little
+    }
+
+    /// Makes the window larger; the budget has paid for it.
+    pub(crate) fn grow(&mut self, more: u32) {
+        self.window += more;
+    }
+
+    /// Takes up to `less` bytes off the window, at most half of what was read and not yet granted again. Returns how
+    /// many.
+    #[must_use = "the budget gets this much back"]
+    pub(crate) fn shrink(&mut self, less: u32) -> u32 {
+        let owed = (self.consumed + u64::from(self.window)).saturating_sub(self.granted);
+        let less = u64::from(less).min(owed / 2) as u32;
+        self.window -= less;
+        less
     }
 
     /// The peer is told that it may send up to `offset`.

@@ -5,6 +5,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+use crate::pool::Pool;
+
 /// How the direction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendState {
@@ -40,7 +42,7 @@ pub(crate) struct SendSide {
     queued: usize,
 }
 
-/// From here on a buffer is queued as it is instead of gathered with its neighbours.
+/// From here on a buffer of the caller's is queued as it is instead of gathered with its neighbours.
 const LARGE: usize = 4096;
 
 impl SendSide {
@@ -66,17 +68,22 @@ impl SendSide {
         }
     }
 
-    /// Copies as much of `bufs` as there is room for.
-    pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], mut room: usize) -> usize {
+    /// Copies as much of `bufs` as there is room for, what is large into blocks of `pool`.
+    pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], mut room: usize, pool: &Pool) -> usize {
         let before = room;
         for buf in bufs {
             let take = &buf[..buf.len().min(room)];
             room -= take.len();
-            if take.len() >= LARGE {
-                self.seal();
-                self.queue.push_back(Bytes::copy_from_slice(take));
-            } else {
-                self.gathered.extend_from_slice(take);
+            for part in take.chunks(Pool::BLOCK) {
+                if part.len() >= Pool::WORTH {
+                    self.seal();
+                    self.queue.push_back(pool.copy(part));
+                    continue;
+                }
+                if self.gathered.len() + part.len() > Pool::BLOCK {
+                    self.seal();
+                }
+                self.gathered.extend_from_slice(part);
             }
             if room == 0 {
                 break;
@@ -177,7 +184,7 @@ mod tests {
     fn small_writes_become_one_body_within_the_credit() {
         let mut side = SendSide::new(10);
         for _ in 0..6 {
-            assert_eq!(side.write(&[IoSlice::new(b"abc")], 100), 3);
+            assert_eq!(side.write(&[IoSlice::new(b"abc")], 100, &Pool::default()), 3);
         }
         assert_eq!((side.queued(), side.sendable(), side.next_len(100)), (18, 10, 10));
         assert_eq!(&side.next_body(10)[..], b"abcabcabca");

@@ -36,8 +36,8 @@ pub(crate) struct SessionState {
     pub(crate) going_away: Option<Error>,
     /// Opened by the application, and without an HTTP/2 stream yet.
     pub(crate) opens: VecDeque<Arc<Channel>>,
-    /// HTTP/2 takes no more streams at present.
-    pub(crate) opens_blocked: bool,
+    /// Opens that HTTP/2 has streams for at present.
+    pub(crate) opens_free: usize,
     /// Opened by the peer, and not accepted yet.
     pub(crate) backlog: VecDeque<Arc<Channel>>,
     /// What a channel of ours may send before the peer has seen it.
@@ -75,13 +75,13 @@ pub(crate) enum Lifecycle {
 }
 
 impl Shared {
-    pub(crate) fn new(limits: Limits, budget: Budget) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, budget: Budget, line: Arc<Line>) -> Arc<Self> {
         let state = SessionState {
             lifecycle: Lifecycle::Live,
             cause: None,
             going_away: None,
             opens: VecDeque::new(),
-            opens_blocked: false,
+            opens_free: Limits::MAX_OPENS,
             backlog: VecDeque::new(),
             early_credit: 0,
             established: false,
@@ -95,14 +95,7 @@ impl Shared {
             flushing: None,
             establishing: None,
         };
-        Arc::new(Self {
-            limits,
-            budget,
-            ready: Ready::new(),
-            counters: Arc::default(),
-            line: Arc::default(),
-            state: Mutex::new(state),
-        })
+        Arc::new(Self { limits, budget, ready: Ready::new(), counters: Arc::default(), line, state: Mutex::new(state) })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SessionState> {
@@ -184,7 +177,7 @@ impl SessionState {
     }
 
     fn can_open(&self) -> bool {
-        !self.opens_blocked && self.opens.len() < Limits::MAX_OPENS
+        self.opens.len() < self.opens_free.min(Limits::MAX_OPENS)
     }
 }
 
@@ -312,6 +305,7 @@ impl SessionOps for H2Session {
             return Poll::Ready(Err(cause.clone()));
         }
         remember(&mut state.flushing, cx.waker());
+        self.shared.counters.flushing.store(true, Ordering::SeqCst);
         // Looked at after the waker is in its place: the driver looks in the opposite order.
         // It stays there: others may wait behind the same waker.
         if state.opens.is_empty() && self.shared.counters.send_buffered.load(Ordering::Acquire) == 0 {

@@ -52,7 +52,8 @@ async fn cutting_relay(target: SocketAddr, after: usize, abruptly: bool) -> Sock
 }
 
 fn address(listener: &Listener) -> SocketAddr {
-    listener.url().split_once("://").expect("scheme").1.parse().expect("an address")
+    let authority = listener.url().split("://").nth(1).and_then(|rest| rest.split('/').next());
+    authority.and_then(|authority| authority.parse().ok()).expect("an address")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,17 +193,119 @@ async fn what_is_not_for_us_is_answered_properly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_connection_cannot_take_a_session_over() {
+async fn a_session_has_one_control_stream() {
     let listener = listen("h2c://127.0.0.1:0", &Config::default()).await.expect("listens");
     within(async {
         let (_requests, _control, _channel, _session, _accepted) = channel_by_hand(&listener).await;
-        let mut thief = by_hand(&listener).await;
-        for path in ["/ctl", "/ch", "/park"] {
-            let (response, _body) = thief.send_request(request(path, Some(ID)), false).expect("requests");
-            assert_eq!(response.await.expect("answers").status(), StatusCode::CONFLICT, "{path}");
+        let mut second = by_hand(&listener).await;
+        let (response, _body) = second.send_request(request("/ctl", Some(ID)), false).expect("requests");
+        assert_eq!(response.await.expect("answers").status(), StatusCode::CONFLICT);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_its_id_whichever_connections_carry_it() {
+    let listener = listen("h2c://127.0.0.1:0", &Config::default()).await.expect("listens");
+    within(async {
+        // Connections overtake each other: a channel comes before the control stream.
+        let mut early = by_hand(&listener).await;
+        let (first, mut one) = early.send_request(request("/ch", Some(ID)), false).expect("requests");
+        one.send_data(Bytes::from_static(b"\x00\x00\x00\x00\x05early"), false).expect("sends");
+        let mut middle = by_hand(&listener).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let (control, _control) = middle.send_request(request("/ctl", Some(ID)), false).expect("requests");
+        assert_eq!(control.await.expect("answers").status(), StatusCode::OK);
+        assert_eq!(first.await.expect("answers").status(), StatusCode::OK);
+        let session = listener.accept().await.expect("accepts");
+        let mut channel = session.accept().await.expect("accepts");
+        let mut buf = [0; 16];
+        assert_eq!(channel.read(&mut buf).await.expect("reads"), 5);
+        // A request parked on a third connection carries a channel of the server's.
+        let mut late = by_hand(&listener).await;
+        let (parked, _slot) = late.send_request(request("/park", Some(ID)), false).expect("requests");
+        let mut opened = session.open().await.expect("opens");
+        opened.write_all(b"hello").await.expect("writes");
+        let mut body = parked.await.expect("answers").into_body();
+        assert_eq!(&body.data().await.expect("data").expect("data")[..], b"\0\0\0\0\x05hello");
+        // Another session begins on the first connection; it outlives the first, whose control stream is elsewhere.
+        let other = "ffffffffffffffffffffffffffffffff";
+        let (second, _kept) = early.send_request(request("/ctl", Some(other)), false).expect("requests");
+        assert_eq!(second.await.expect("answers").status(), StatusCode::OK);
+        let neighbour = listener.accept().await.expect("accepts");
+        let (answer, _kept) = middle.send_request(request("/ch", Some(other)), false).expect("requests");
+        assert_eq!(answer.await.expect("answers").status(), StatusCode::OK);
+        let mut theirs = neighbour.accept().await.expect("accepts");
+        session.abort(1).expect("aborts");
+        session.closed().await;
+        drop((session, channel, opened));
+        theirs.write_all(b"alive").await.expect("writes");
+        theirs.send_half().flush().await.expect("flushes");
+        assert!(neighbour.cause().is_none());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_whose_session_never_begins_are_turned_away() {
+    let listener = listen("h2c://127.0.0.1:0", &Config::default()).await.expect("listens");
+    within(async {
+        let mut requests = by_hand(&listener).await;
+        let mut waiting = Vec::new();
+        for path in ["/ch", "/park"] {
+            waiting.push(requests.send_request(request(path, Some(ID)), false).expect("requests"));
+        }
+        for (response, _body) in waiting {
+            assert_eq!(response.await.expect("answers").status(), StatusCode::CONFLICT);
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_on_a_parked_request_is_a_violation() {
+    let listener = listen("h2c://127.0.0.1:0", &Config::default()).await.expect("listens");
+    within(async {
+        let (mut requests, _control, _channel, session, _accepted) = channel_by_hand(&listener).await;
+        let (_parked, mut slot) = requests.send_request(request("/park", Some(ID)), false).expect("requests");
+        slot.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false).expect("sends");
+        let cause = session.closed().await;
+        assert_eq!((cause.kind(), cause.origin()), (ErrorKind::Protocol, Origin::Peer), "{cause:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_name_are_answered_as_the_url_says() {
+    let url = "h2c://127.0.0.1:0/here?health=/healthz&authority=mux.example";
+    let listener = listen(url, &Config::default()).await.expect("listens");
+    within(async {
+        let mut requests = by_hand(&listener).await;
+        for (method, uri, status) in [
+            ("GET", "http://mux.example/healthz", StatusCode::OK),
+            ("HEAD", "http://mux.example:8080/healthz", StatusCode::OK),
+            ("POST", "http://mux.example/healthz", StatusCode::METHOD_NOT_ALLOWED),
+            ("GET", "http://mux.example/here/ch", StatusCode::METHOD_NOT_ALLOWED),
+            ("GET", "http://mux.example/", StatusCode::NOT_FOUND),
+            ("POST", "http://mux.example/mux/1/ch", StatusCode::NOT_FOUND),
+            ("GET", "http://other.example/healthz", StatusCode::MISDIRECTED_REQUEST),
+        ] {
+            let request = Request::builder().method(method).uri(uri).body(()).expect("a request");
+            let (response, _body) = requests.send_request(request, true).expect("requests");
+            let response = response.await.expect("answers");
+            assert_eq!(response.status(), status, "{method} {uri}");
+            assert_eq!(response.headers().contains_key("allow"), status == StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let at = address(&listener);
+        let dialed = format!("h2c://{at}/here?authority=mux.example");
+        dial(&dialed, &Config::default()).await.expect("is served beside it");
+        let error = dial(&format!("h2c://{at}/here"), &Config::default()).await.expect_err("another name");
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    })
+    .await;
+    for bad in ["health=x", "health=/mux/1/ch", "authority=a b"] {
+        assert!(listen(&format!("h2c://127.0.0.1:0?{bad}"), &Config::default()).await.is_err(), "{bad}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ pub use mux_api::backend::ByteStream;
 use mux_api::{Error, ErrorKind, Origin, Result, Url};
 
 pub use joined::Joined;
-pub use listener::{Entry, Handshake, StreamListener};
+pub use listener::{Entry, Handshake, More, StreamListener};
 
 /// A bound address that yields byte streams.
 #[async_trait]

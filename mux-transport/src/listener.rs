@@ -46,12 +46,35 @@ pub struct Entry {
     pub live: Box<dyn Send>,
     /// Puts the session into the backlog.
     pub give: Give,
+    /// For the further sessions of this connection.
+    pub more: More,
 }
 
 /// Puts one session into a listener's backlog.
 pub struct Give {
     queue: Arc<Queue>,
     place: OwnedSemaphorePermit,
+}
+
+/// Makes entries for the further sessions of a connection that carries several.
+pub struct More {
+    queue: Arc<Queue>,
+    backlog: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+}
+
+impl More {
+    /// Another entry; `None` while the listener has no room for one.
+    pub fn entry(&self) -> Option<Entry> {
+        let place = Arc::clone(&self.backlog).try_acquire_owned().ok()?;
+        let live = Arc::clone(&self.sessions).try_acquire_owned().ok()?;
+        Some(Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place }, more: self.again() })
+    }
+
+    fn again(&self) -> Self {
+        let Self { queue, backlog, sessions } = self;
+        Self { queue: Arc::clone(queue), backlog: Arc::clone(backlog), sessions: Arc::clone(sessions) }
+    }
 }
 
 impl Give {
@@ -129,7 +152,12 @@ impl Accepting {
                     continue;
                 }
             };
-            let entry = Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place } };
+            let more = More {
+                queue: Arc::clone(&self.queue),
+                backlog: Arc::clone(&self.backlog),
+                sessions: Arc::clone(&self.sessions),
+            };
+            let entry = Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place }, more };
             handshakes.spawn(self.shake_hands(stream, entry));
         }
     }

@@ -43,6 +43,10 @@ pub(super) struct Client {
     /// The stream requested last: h2 replaces its waker while it waits for a free stream.
     last: Option<usize>,
     blocked: bool,
+    /// Few more requests are possible: each stream that is free again counts.
+    tight: bool,
+    /// Something changed that may want requests.
+    changed: bool,
 }
 
 impl Client {
@@ -57,7 +61,20 @@ impl Client {
             left,
             last: None,
             blocked: false,
+            tight: false,
+            changed: true,
         }
+    }
+
+    /// Whether requests may be wanted or possible now that were not.
+    pub(super) fn wants_look(&self) -> bool {
+        self.changed || self.blocked || self.tight
+    }
+
+    /// The time for parking no request is over.
+    pub(super) fn end_pause(&mut self) {
+        self.pause = None;
+        self.changed = true;
     }
 
     /// The server wants a request to open a channel with.
@@ -66,14 +83,21 @@ impl Client {
             return Err(error::violation(format!("more than {MAX_ASKED} opens asked for at once")));
         }
         self.asked.push_back(token);
+        self.changed = true;
         Ok(())
     }
 
     /// The server wants so many parked requests.
     pub(super) fn set_pool(&mut self, size: u32) {
-        let streams = self.requests.as_ref().map_or(0, SendRequest::current_max_send_streams) / 4;
+        let streams = self.streams() / 4;
         let most = u32::try_from(streams).unwrap_or(u32::MAX).min(Limits::MAX_POOL);
         self.pool = size.clamp(1, most.max(1));
+        self.changed = true;
+    }
+
+    /// Requests that the server, or the proxy before it, takes at once.
+    fn streams(&self) -> usize {
+        self.requests.as_ref().map_or(0, SendRequest::current_max_send_streams)
     }
 
     /// Whether another request may be made now.
@@ -122,7 +146,7 @@ impl Driver {
                 self.numbers_used_up();
                 break;
             }
-            if !client.is_ready(cx) {
+            if self.wires.len() >= client.streams() || !client.is_ready(cx) {
                 blocked = true;
                 break;
             }
@@ -134,6 +158,7 @@ impl Driver {
             }
         }
         let Side::Client(client) = &mut self.side else { return };
+        client.changed = false;
         let was = std::mem::replace(&mut client.blocked, blocked);
         if was
             && !blocked
@@ -141,9 +166,11 @@ impl Driver {
         {
             wire.link.poke();
         }
+        let free = if blocked { 0 } else { client.streams().saturating_sub(self.wires.len()) };
+        client.tight = free < Limits::MAX_OPENS;
         let mut state = self.shared.lock();
-        state.opens_blocked = blocked;
-        let wakers = if blocked { (None, None) } else { (state.opening.take(), state.can_open.take()) };
+        state.opens_free = free;
+        let wakers = if free == 0 { (None, None) } else { (state.opening.take(), state.can_open.take()) };
         drop(state);
         crate::session::wake(wakers.0);
         crate::session::wake(wakers.1);
@@ -217,6 +244,7 @@ impl Driver {
     fn slot_failed(&mut self, expired: bool) {
         if let Side::Client(client) = &mut self.side {
             client.parked = client.parked.saturating_sub(1);
+            client.changed = true;
             if !expired {
                 client.pause = Some(Instant::now() + BREATHER);
             }
@@ -242,7 +270,7 @@ impl Driver {
                     channel.fail(&error);
                 }
                 Kind::Park if !wire.asked => self.slot_failed(false),
-                Kind::Park | Kind::Ending => {}
+                Kind::Park | Kind::Slot | Kind::Ending => {}
             },
         }
     }
@@ -261,6 +289,9 @@ impl Driver {
         match &wire.kind {
             Kind::Control if accepted => {
                 self.establish(&head.headers);
+                if let Side::Client(client) = &mut self.side {
+                    client.changed = true;
+                }
             }
             Kind::Control => self.fail(refusal(), false),
             Kind::Channel(channel) if accepted => {
@@ -285,7 +316,7 @@ impl Driver {
                 wire.kind = Kind::Ending;
                 self.wind_down(wire);
             }
-            Kind::Ending => {}
+            Kind::Slot | Kind::Ending => {}
         }
     }
 

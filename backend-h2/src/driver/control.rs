@@ -66,6 +66,7 @@ impl Driver {
     }
 
     fn control_lost(&mut self, why: &str) {
+        self.heard_end = true;
         if self.close_said {
             // Everything was sent and the peer is gone: nothing is lost.
             self.finish_close();
@@ -110,9 +111,15 @@ impl Driver {
                     (true, Some(known)) => format!("the peer ended the session: {known}"),
                     (true, None) => format!("the peer closed the session with code {code}"),
                 };
+                self.heard_end |= self.told_end;
                 self.peer_closes(Error::new(ErrorKind::Closed, Origin::Peer, message).with_code(code));
             }
-            (kind::CLOSE_ACK, _) if self.close_said => self.finish_close(),
+            (kind::CLOSE_ACK, _) => {
+                self.heard_end = true;
+                if self.close_said {
+                    self.finish_close();
+                }
+            }
             (kind::OPEN_PLEASE, Side::Client(client)) => client.asked(number()?)?,
             (kind::POOL, Side::Client(client)) => {
                 client.set_pool(control.number32().map_err(error::violation)?);
@@ -153,6 +160,7 @@ impl Driver {
         }
         while let Some(ping) = self.pings.pop_front() {
             let rtt = ping.sent.elapsed();
+            self.growth.note(rtt);
             let mut state = self.shared.lock();
             state.rtt = Some(state.rtt.map_or(rtt, |smooth| (smooth * 7 + rtt) / 8));
             drop(state);

@@ -173,6 +173,8 @@ impl Driver {
         if tell && self.control_key.is_some() && !self.close_said {
             let reason = if cause.origin() == Origin::Peer { cause.message() } else { "" };
             self.say(kind::CLOSE, Some(cause.code().unwrap_or(codes::NO_ERROR)), clip(reason));
+            // One that broke the rules is not waited for.
+            self.told_end = cause.origin() != Origin::Peer;
         }
         let mut state = self.shared.lock();
         state.cause = Some(cause.clone());
@@ -238,10 +240,19 @@ impl Driver {
             match self.ending {
                 Ending::No => return false,
                 Ending::LastWords { until } => {
+                    if self.told_end && self.is_written() {
+                        // The peer answers once its channels have ended.
+                        self.drop_channels();
+                    }
                     if !self.is_said() && now < until {
                         return false;
                     }
                     self.let_go();
+                    if matches!(&self.side, Side::Server(server) if server.carries_others())
+                        && let Conn::Server(conn) = std::mem::replace(&mut self.conn, Conn::Gone)
+                    {
+                        self.handed_over = Some(conn);
+                    }
                     self.conn.shut_down();
                     self.ending = Ending::ShuttingDown { until: now + Limits::LAST_WORDS };
                 }
@@ -270,12 +281,26 @@ impl Driver {
         }
     }
 
-    /// Whether everything that was said on the control stream is written.
+    /// Whether everything that was said on the control stream is written, and has come through if it was CLOSE: the end of
+    /// a connection overtakes at some hops what was said before.
     fn is_said(&self) -> bool {
+        if self.told_end && !self.heard_end {
+            return false;
+        }
+        self.is_written()
+    }
+
+    fn is_written(&self) -> bool {
         let Some(wire) = self.control_key.and_then(|key| self.wires.get(key)).and_then(Option::as_ref) else {
             return true;
         };
         wire.send.is_none() || (self.control.is_empty() && wire.link.is_flushed())
+    }
+
+    /// Drops every stream but the control stream.
+    fn drop_channels(&mut self) {
+        let control = self.control_key;
+        self.wires.retain(|key, _| Some(key) == control);
     }
 
     /// Drops every stream.
@@ -309,6 +334,17 @@ impl Driver {
         if wire.until.is_none() {
             let until = Instant::now() + Limits::WIND_DOWN;
             wire.until = Some(until);
+            // Most end in time: their entries go as others come.
+            for _ in 0..2 {
+                let gone = |(until, key): &(Instant, usize)| {
+                    let wire = self.wires.get(*key).map(Option::as_ref);
+                    wire.is_none_or(|wire| wire.is_some_and(|wire| wire.until != Some(*until)))
+                };
+                if !self.winding.front().is_some_and(gone) {
+                    break;
+                }
+                self.winding.pop_front();
+            }
             self.winding.push_back((until, wire.link.key()));
         }
     }

@@ -1,9 +1,13 @@
 //! The task behind a connection: it alone calls h2. It drives the connection, reads every stream of the session,
 //! writes what channels have queued, keeps the pool of parked requests, and sees to the end.
 
+mod carrier;
 mod client;
 mod control;
+mod door;
 mod end;
+mod growth;
+mod line;
 mod read;
 mod server;
 mod time;
@@ -20,22 +24,25 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use h2::client::SendRequest;
-use mux_api::{Error, Session};
+use mux_api::Error;
 use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::channel::Channel;
-use crate::headers::{self, Answers, Requests};
+use crate::headers::{self, Requests};
 use crate::io::Io;
 use crate::ready::Link;
 use crate::record::Outgoing;
 use crate::send::SendState;
 use crate::session::{Shared, wake};
+pub(crate) use carrier::carry;
 use client::Client;
+pub(crate) use door::{Door, Entry, House, MoreEntries};
 use end::Ending;
+use growth::Growth;
+use line::Line;
 use server::Server;
-pub(crate) use server::{Offer, Sessions};
 use wire::{Conn, Kind, Wire};
 
 /// Rounds of a turn before other tasks get theirs.
@@ -66,6 +73,9 @@ pub(crate) struct Driver {
     closing: bool,
     /// We have said CLOSE.
     close_said: bool,
+    /// We have said CLOSE at the abrupt end; the peer has answered it, or is gone.
+    told_end: bool,
+    heard_end: bool,
     /// The peer has said CLOSE: with what, and until when its last bytes are waited for.
     peer_closing: Option<(Error, Instant)>,
     /// Why the connection has ended, once it has.
@@ -84,12 +94,17 @@ pub(crate) struct Driver {
     started: Instant,
     /// Streams to be let go of, in order of time.
     winding: VecDeque<(Instant, usize)>,
+    /// Channels with data that h2 has no room for.
+    line: Line,
+    growth: Growth,
     timer: Option<Pin<Box<Sleep>>>,
     due: Option<Instant>,
     keys: Vec<usize>,
     requests: Vec<wire::Incoming>,
     /// Channels whose readers or writers were woken in this turn.
     woken: usize,
+    /// The connection, which others need longer.
+    handed_over: Option<h2::server::Connection<Io, Outgoing>>,
     /// Held as long as the transport.
     guard: Option<Box<dyn Send>>,
 }
@@ -123,24 +138,11 @@ impl Driver {
         Ok(driver)
     }
 
-    /// The accepting end of a connection, whose session is made when its first request names it.
-    pub(crate) fn server(
-        shared: Arc<Shared>,
-        conn: h2::server::Connection<Io, Outgoing>,
-        prefix: String,
-        sessions: Arc<Sessions>,
-        make: Offer,
-        give: Box<dyn FnOnce(Session) + Send>,
-        guard: Box<dyn Send>,
-    ) -> Self {
-        let answers = Answers::new(shared.limits.credits());
-        let side = Side::Server(Box::new(Server::new(prefix, answers, sessions, make, give)));
-        Self::new(shared, Conn::Server(conn), side, Some(guard))
-    }
-
     fn new(shared: Arc<Shared>, conn: Conn, side: Side, guard: Option<Box<dyn Send>>) -> Self {
         let now = Instant::now();
         Self {
+            line: Line::default(),
+            growth: Growth::new(shared.limits.window),
             conn_waker: Waker::from(Arc::clone(&shared.ready)),
             shared,
             conn,
@@ -154,6 +156,8 @@ impl Driver {
             draining: false,
             closing: false,
             close_said: false,
+            told_end: false,
+            heard_end: false,
             peer_closing: None,
             conn_lost: None,
             ending: Ending::No,
@@ -171,6 +175,7 @@ impl Driver {
             keys: Vec::new(),
             requests: Vec::new(),
             woken: 0,
+            handed_over: None,
             guard,
         }
     }
@@ -178,6 +183,9 @@ impl Driver {
     /// The peer's side of the control stream is there.
     fn establish(&mut self, fields: &http::HeaderMap) {
         let credits = headers::credits(fields, UNTOLD_CREDIT);
+        if matches!(self.side, Side::Client(_)) {
+            self.growth.note(self.started.elapsed());
+        }
         self.established = true;
         self.usual_credit = credits.window;
         self.shared.establish(credits.early);
@@ -206,7 +214,14 @@ impl Driver {
     /// The next channel that the application opened and has not given up meanwhile.
     fn next_open(&mut self) -> Option<Arc<Channel>> {
         loop {
-            let channel = self.shared.lock().opens.pop_front()?;
+            let channel = {
+                let mut state = self.shared.lock();
+                let channel = state.opens.pop_front()?;
+                if matches!(self.side, Side::Client(_)) {
+                    state.opens_free = state.opens_free.saturating_sub(1);
+                }
+                channel
+            };
             let given_up = {
                 let state = channel.lock();
                 let reset = matches!(state.send.state, SendState::Reset { .. });
@@ -225,25 +240,49 @@ impl Driver {
         self.shared.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// One round: what woke, what the application asked, then the connection. `true` if there may be more.
-    fn round(&mut self, cx: &mut Context<'_>, first: bool) -> bool {
+    /// Looks at the streams that woke; `true` if the application asked something of the session.
+    fn look_around(&mut self, cx: &mut Context<'_>) -> bool {
         let mut keys = std::mem::take(&mut self.keys);
         let asked = self.shared.ready.take(&mut keys);
-        if keys.len() > 1 {
+        if keys.len() > 1 && self.shared.counters.prioritised.load(Ordering::Relaxed) {
             self.sort_by_urgency(&mut keys);
         }
         for key in keys.drain(..) {
             self.look(key, cx);
         }
         self.keys = keys;
-        if asked || first {
-            self.asked();
+        asked
+    }
+
+    /// The first half of a round: what woke, and what the application asked.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        let asked = self.look_around(cx);
+        while self.shared.counters.has_room()
+            && let Some(key) = self.line.pop()
+        {
+            if let Some(wire) = self.wires.get_mut(key).and_then(Option::as_mut)
+                && std::mem::take(&mut wire.in_line)
+            {
+                self.look(key, cx);
+            }
         }
-        if !self.is_ending() {
+        if asked {
+            self.asked();
+            self.open_mailbox();
+        }
+        let opens = match &self.side {
+            Side::Client(client) => asked || client.wants_look(),
+            Side::Server(_) => asked,
+            Side::Over => false,
+        };
+        if opens && !self.is_ending() {
             match &self.side {
                 Side::Client(_) => self.make_requests(cx),
-                Side::Server(_) => self.serve_opens(),
-                Side::Over => {}
+                _ => self.serve_opens(),
+            }
+            // What was written to them goes out together with what opens them.
+            if self.look_around(cx) {
+                self.shared.ready.poke_session();
             }
         }
         self.check_closing();
@@ -252,17 +291,24 @@ impl Driver {
         {
             self.look(key, cx);
         }
+        self.widen();
+    }
+
+    /// The second half of a round: the connection. `true` if there may be more.
+    fn drive_on(&mut self, cx: &mut Context<'_>) -> bool {
         self.drive(cx);
+        if !self.line.is_empty() {
+            self.shared.counters.await_room(&self.shared.ready);
+        }
         self.shared.ready.has_work() || self.look_at_control
     }
 
     /// Reads and writes the connection, then answers the requests that came: h2 writes before it hands out each of them,
     /// so that answers given in between would be written one by one.
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.conn, Conn::Gone) {
+        if !self.shared.ready.take_conn() || matches!(self.conn, Conn::Gone | Conn::Elsewhere) {
             return;
         }
-        self.shared.ready.begin_conn();
         let mut requests = std::mem::take(&mut self.requests);
         let polled = self.conn.poll(&mut requests, cx);
         for request in requests.drain(..) {
@@ -284,6 +330,9 @@ impl Driver {
     fn read_all(&mut self, cx: &mut Context<'_>) {
         let keys: Vec<usize> = self.wires.iter().map(|(key, _)| key).collect();
         for key in keys {
+            if let Some(wire) = self.wires.get(key).and_then(Option::as_ref) {
+                wire.link.hear();
+            }
             self.look(key, cx);
         }
     }
@@ -299,16 +348,18 @@ impl Driver {
 }
 
 impl Future for Driver {
-    type Output = ();
+    /// The connection, where streams of other sessions are on it.
+    type Output = Option<h2::server::Connection<Io, Outgoing>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.shared.ready.begin_turn(cx.waker());
         let conn_waker = this.conn_waker.clone();
         let mut conn_cx = Context::from_waker(&conn_waker);
         let mut more = true;
-        for round in 0..ROUNDS {
-            more = this.round(&mut conn_cx, round == 0);
+        for _ in 0..ROUNDS {
+            this.gather(&mut conn_cx);
+            more = this.drive_on(&mut conn_cx);
             if !more {
                 break;
             }
@@ -326,7 +377,7 @@ impl Future for Driver {
         this.flushed();
         let more = this.shared.ready.end_turn() || more;
         if done {
-            return Poll::Ready(());
+            return Poll::Ready(this.handed_over.take());
         }
         // Where several tasks were woken, the next turn comes after theirs: the first of them to write would otherwise have
         // the driver run before the others, and each answer would be a system call of its own.
@@ -341,9 +392,13 @@ impl Future for Driver {
 impl Driver {
     /// Wakes those who wait until the transport has taken everything.
     fn flushed(&mut self) {
+        if !self.shared.counters.flushing.load(Ordering::SeqCst) {
+            return;
+        }
         let mut state = self.shared.lock();
         let clear = state.opens.is_empty() && self.shared.counters.send_buffered.load(Ordering::Acquire) == 0;
         if state.cause.is_some() || clear {
+            self.shared.counters.flushing.store(false, Ordering::SeqCst);
             let waker = state.flushing.take();
             drop(state);
             wake(waker);

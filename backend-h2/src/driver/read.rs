@@ -31,6 +31,9 @@ impl Driver {
     /// # Errors
     /// What the peer violated; the session ends.
     pub(super) fn read_channel(&mut self, wire: &mut Wire, channel: &Arc<Channel>) -> Result<Look, Error> {
+        if !wire.link.take_heard() {
+            return Ok(Look::Live);
+        }
         let waker = wire.waker.clone();
         let mut cx = Context::from_waker(&waker);
         while !wire.recv_ended
@@ -55,12 +58,6 @@ impl Driver {
                     }
                 }
             }
-        }
-        if channel.raw
-            && let Some(recv) = &mut wire.recv
-        {
-            let unreturned = channel.lock().recv.take_unreturned();
-            let _ = recv.flow_control().release_capacity(unreturned);
         }
         Ok(Look::Live)
     }
@@ -103,12 +100,12 @@ impl Driver {
             wake_send = true;
         }
         state.recv_budget();
-        let promised = state.recv.promised();
+        let (promised, window) = (state.recv.promised(), state.recv.window() as u64);
         let recv_waker = if wake_recv { state.recv_waker.take() } else { None };
         let send_waker = if wake_send { state.send_waker.take() } else { None };
         channel.note_over(&mut state);
         drop(state);
-        if wire.unreturned as u64 + promised > self.shared.limits.unreturned {
+        if self.shared.limits.unreturned.is_none_or(|more| wire.unreturned as u64 + promised > window + more) {
             wire.return_window();
         }
         self.woken += usize::from(recv_waker.is_some() || send_waker.is_some());
@@ -165,7 +162,7 @@ impl Driver {
             }
             return self.drop_wire(key);
         }
-        if wire.response.is_some() {
+        if wire.response.is_some() && wire.link.is_heard() {
             self.read_response(&mut wire, cx);
         }
         let keep = match &wire.kind {
@@ -174,6 +171,13 @@ impl Driver {
                 true
             }
             Kind::Park => wire.response.is_some(),
+            Kind::Slot => match self.look_at_slot(&mut wire) {
+                Ok(keep) => keep,
+                Err(violation) => {
+                    self.fail(violation, true);
+                    true
+                }
+            },
             Kind::Ending => !self.read_ending(&mut wire),
             // The end of the session is said first; then all streams go at once.
             Kind::Channel(_) if self.is_ending() => true,
@@ -224,7 +228,17 @@ impl Driver {
         if given_up {
             self.shared.withdraw(channel);
         }
-        let over = super::write::pump(wire, channel, self.shared.limits.record);
+        if channel.raw
+            && let Some(recv) = &mut wire.recv
+        {
+            let unreturned = channel.lock().recv.take_unreturned();
+            // A stream that failed meanwhile has none.
+            let _ = recv.flow_control().release_capacity(unreturned);
+        }
+        let over = super::write::pump(wire, channel, &self.shared, &mut self.growth);
+        if std::mem::take(&mut wire.held_back) && !std::mem::replace(&mut wire.in_line, true) {
+            self.line.push(channel.lock().priority.urgency(), wire.link.key());
+        }
         if over && wire.until.is_none() && !wire.recv_ended {
             self.wind_down(wire);
         }

@@ -1,49 +1,31 @@
 //! The accepting side: answers requests, and opens channels on those that the client keeps parked.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, Method, Response, StatusCode};
-use mux_api::{Session, codes};
+use h2::{RecvStream, SendStream};
+use http::StatusCode;
+use mux_api::{Error, Session, codes};
 
-use super::wire::{Incoming, Kind};
+use super::door::{self, Admission, Asked, Door, Give, Mailbox};
+use super::wire::{Conn, Incoming, Kind, Wire};
 use super::{Driver, Side};
 use crate::error;
 use crate::headers::{self, Answers, Endpoint, SessionId};
 use crate::limits::Limits;
 use crate::record::{Outgoing, encode_pool, kind};
 
-/// The sessions of a listener by their ids: a session is its id, not its connection.
-#[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashSet<SessionId>>);
-
-impl Sessions {
-    /// `false` when another connection has it.
-    fn insert(&self, id: SessionId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
-    }
-
-    fn remove(&self, id: SessionId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-}
-
-/// Hands a session to whoever accepts; the flag says whether its peer speaks records.
-pub(crate) type Offer = Box<dyn Fn(bool) -> Session + Send>;
-
 pub(super) struct Server {
-    prefix: String,
+    door: Arc<Door>,
     answers: Answers,
-    sessions: Arc<Sessions>,
-    bound: Bound,
-    /// Makes the session.
-    make: Offer,
+    /// The session's name; `None`: plain HTTP/2, whose session is its connection.
+    id: Option<SessionId>,
+    mailbox: Arc<Mailbox>,
     /// Takes the session, once.
-    give: Option<Box<dyn FnOnce(Session) + Send>>,
+    give: Option<(Give, Session)>,
     /// Parked requests, oldest first.
     slots: VecDeque<Slot>,
     /// Tokens of requests that were asked for and have not come.
@@ -52,49 +34,21 @@ pub(super) struct Server {
     pool: u32,
 }
 
-/// Whose the connection is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bound {
-    Nobody,
-    Session(SessionId),
-    /// A plain HTTP/2 client.
-    Raw,
-}
-
 struct Slot {
     respond: SendResponse<Outgoing>,
-    body: RecvStream,
+    /// Its stream, on which nothing may come before the answer.
+    key: usize,
     until: Instant,
 }
 
 impl Server {
-    pub(super) fn new(
-        prefix: String,
-        answers: Answers,
-        sessions: Arc<Sessions>,
-        make: Offer,
-        give: Box<dyn FnOnce(Session) + Send>,
-    ) -> Self {
-        Self {
-            prefix,
-            answers,
-            sessions,
-            bound: Bound::Nobody,
-            make,
-            give: Some(give),
-            slots: VecDeque::new(),
-            asked: BTreeSet::new(),
-            next_token: 1,
-            pool: Limits::POOL,
-        }
-    }
-
-    pub(super) fn is_bound(&self) -> bool {
-        self.bound != Bound::Nobody
-    }
-
     pub(super) fn is_raw(&self) -> bool {
-        self.bound == Bound::Raw
+        self.id.is_none()
+    }
+
+    /// Whether streams of the connection belong to other sessions, which would outlive this one.
+    pub(super) fn carries_others(&self) -> bool {
+        self.door.carries()
     }
 
     /// When the oldest parked request expires.
@@ -102,123 +56,142 @@ impl Server {
         self.slots.front().map(|slot| slot.until)
     }
 
-    /// Lets go of what does not need to end in order.
+    /// Turns every parked request away: a stream that is reset without an answer looks refused behind some hops.
     pub(super) fn clear(&mut self) {
-        self.slots.clear();
+        for mut slot in self.slots.drain(..) {
+            // Fails only when the client has reset it.
+            let _ = slot.respond.send_response(headers::expired(), true);
+        }
     }
 
-    fn offer(&mut self, records: bool) {
-        if let Some(give) = self.give.take() {
-            give((self.make)(records));
+    fn offer(&mut self) {
+        if let Some((give, session)) = self.give.take() {
+            give(session);
         }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Bound::Session(id) = self.bound {
-            self.sessions.remove(id);
+        if let Some(id) = self.id {
+            self.door.house.forget(id);
         }
     }
 }
 
 impl Driver {
-    /// Answers a request.
-    pub(super) fn on_request(&mut self, (request, respond): Incoming) {
+    /// The accepting end of the session that begins with `asked`. Its connection comes back at its end, if streams of other
+    /// sessions are on it.
+    pub(super) fn server(door: Arc<Door>, admission: Admission, conn: Conn, asked: Asked) -> Self {
+        let Admission { shared, entry, session, mailbox, early } = admission;
+        let server = Server {
+            door,
+            answers: Answers::new(shared.limits.credits()),
+            id: asked.id,
+            mailbox,
+            give: Some((entry.give, session)),
+            slots: VecDeque::new(),
+            asked: BTreeSet::new(),
+            next_token: 1,
+            pool: Limits::POOL,
+        };
+        let mut driver = Self::new(shared, conn, Side::Server(Box::new(server)), Some(entry.live));
+        driver.serve(asked);
+        for asked in early {
+            driver.serve(asked);
+        }
+        driver
+    }
+
+    /// Answers a request that came on the session's own connection.
+    pub(super) fn on_request(&mut self, incoming: Incoming) {
         self.heard(0);
         let Side::Server(server) = &mut self.side else { return };
-        let (head, body) = request.into_parts();
-        let Some(endpoint) = Endpoint::of(head.uri.path(), &server.prefix) else {
-            let text = format!("no libmux endpoint here; there are {0}/ctl, {0}/ch and {0}/park\n", server.prefix);
-            return reject(respond, StatusCode::NOT_FOUND, text);
-        };
-        if head.method != Method::POST {
-            return reject(respond, StatusCode::METHOD_NOT_ALLOWED, "libmux endpoints take POST\n".to_owned());
+        let Some(asked) = server.door.sort(incoming) else { return };
+        if asked.id == server.id {
+            self.serve(Asked { carried: None, ..asked });
+        } else {
+            server.door.pass(asked);
         }
-        match (headers::session(&head.headers), endpoint) {
-            (None, Endpoint::Channel) => self.on_raw(&head.headers, respond, body),
-            (None, _) => reject(respond, StatusCode::BAD_REQUEST, "the header mux-session is missing\n".to_owned()),
-            (Some(Err(())), _) => {
-                let text = "the header mux-session is malformed: 32 hexadecimal digits are allowed\n";
-                reject(respond, StatusCode::BAD_REQUEST, text.to_owned());
+    }
+
+    /// Answers the requests that came on other connections.
+    pub(super) fn open_mailbox(&mut self) {
+        let Side::Server(server) = &self.side else { return };
+        for asked in server.mailbox.take() {
+            self.heard(0);
+            self.serve(asked);
+        }
+    }
+
+    fn serve(&mut self, asked: Asked) {
+        let Side::Server(server) = &mut self.side else { return };
+        match asked.endpoint {
+            Endpoint::Channel if asked.id.is_none() => self.on_raw(asked),
+            Endpoint::Control if self.control_key.is_some() => {
+                asked.refuse(StatusCode::CONFLICT, "the session has a control stream already\n");
             }
-            (Some(Ok(_)), _) if !headers::is_grpc(&head.headers) => {
-                let text = "the content type of a session's requests is application/grpc\n";
-                reject(respond, StatusCode::UNSUPPORTED_MEDIA_TYPE, text.to_owned());
-            }
-            (Some(Ok(id)), Endpoint::Control) => self.on_control(id, &head.headers, respond, body),
-            (Some(Ok(id)), _) if server.bound != Bound::Session(id) => {
-                let text = "this connection does not carry the control stream of that session\n";
-                reject(respond, StatusCode::CONFLICT, text.to_owned());
-            }
-            (Some(Ok(_)), Endpoint::Park) => self.on_slot(respond, body),
-            (Some(Ok(_)), Endpoint::Channel) => match headers::token(&head.headers) {
-                Some(token) if server.asked.remove(&token) => self.on_slot(respond, body),
-                Some(_) => reject(respond, StatusCode::CONFLICT, "nobody asked for that mux-token\n".to_owned()),
-                None => self.on_channel(&head.headers, respond, body),
+            Endpoint::Control => self.on_control(asked),
+            Endpoint::Park => self.on_slot(asked),
+            Endpoint::Channel => match headers::token(&asked.fields) {
+                Some(token) if server.asked.remove(&token) => self.on_slot(asked),
+                Some(_) => asked.refuse(StatusCode::CONFLICT, "nobody asked for that mux-token\n"),
+                None => self.on_channel(asked),
             },
         }
     }
 
-    fn on_control(&mut self, id: SessionId, fields: &HeaderMap, mut respond: SendResponse<Outgoing>, body: RecvStream) {
+    fn on_control(&mut self, mut asked: Asked) {
         let Side::Server(server) = &mut self.side else { return };
-        if server.bound != Bound::Nobody || !server.sessions.insert(id) {
-            let text = "the session has a control stream already, or the connection belongs to another one\n";
-            return reject(respond, StatusCode::CONFLICT, text.to_owned());
-        }
-        server.bound = Bound::Session(id);
-        let Ok(send) = respond.send_response(server.answers.control(), false) else { return };
+        let Ok(send) = asked.respond.send_response(server.answers.control(), false) else { return };
         let key = self.new_wire(Kind::Control);
         self.control_key = Some(key);
+        self.join(key, send, asked.body, asked.carried);
+        self.establish(&asked.fields);
+        let Side::Server(server) = &mut self.side else { return };
+        server.offer();
+    }
+
+    /// Gives an entry its stream.
+    fn join(&mut self, key: usize, send: SendStream<Outgoing>, body: RecvStream, carried: Option<Arc<()>>) {
         if let Some(wire) = self.wires[key].as_mut() {
-            (wire.send, wire.recv) = (Some(send), Some(body));
+            (wire.send, wire.recv, wire.carried) = (Some(send), Some(body), carried);
             wire.link.poke();
         }
-        self.establish(fields);
-        let Side::Server(server) = &mut self.side else { return };
-        server.offer(true);
     }
 
     /// The client opens a channel.
-    fn on_channel(&mut self, fields: &HeaderMap, mut respond: SendResponse<Outgoing>, body: RecvStream) {
-        match self.incoming(fields, false) {
+    fn on_channel(&mut self, mut asked: Asked) {
+        match self.incoming(&asked.fields, false) {
             Ok(channel) => {
                 let window = channel.lock().recv.window() as u64;
                 let Side::Server(server) = &self.side else { return };
-                let sent = respond.send_response(server.answers.channel(window), false);
-                self.start_channel(channel, sent, body);
+                let sent = asked.respond.send_response(server.answers.channel(window), false);
+                self.start_channel(channel, sent, asked.body, asked.carried);
             }
             Err(code) => {
-                let Ok(send) = respond.send_response(headers::refusal(code), true) else { return };
-                self.drain_request(Some(send), body);
+                let Ok(send) = asked.respond.send_response(headers::refusal(code), true) else { return };
+                self.drain_request(Some(send), asked.body, asked.carried);
             }
         }
     }
 
     /// A plain HTTP/2 client opens a channel.
-    fn on_raw(&mut self, fields: &HeaderMap, mut respond: SendResponse<Outgoing>, body: RecvStream) {
+    fn on_raw(&mut self, mut asked: Asked) {
         let Side::Server(server) = &mut self.side else { return };
-        match server.bound {
-            Bound::Nobody => {
-                server.bound = Bound::Raw;
-                server.offer(false);
-                self.established = true;
-                self.shared.establish(0);
-            }
-            Bound::Raw => {}
-            Bound::Session(_) => {
-                let text = "this connection belongs to a session: the header mux-session is missing\n";
-                return reject(respond, StatusCode::CONFLICT, text.to_owned());
-            }
+        if !self.established {
+            server.offer();
+            self.established = true;
+            self.shared.establish(0);
         }
-        match self.incoming(fields, true) {
+        match self.incoming(&asked.fields, true) {
             Ok(channel) => {
-                let sent = respond.send_response(headers::accepted_raw(), false);
-                self.start_channel(channel, sent, body);
+                let sent = asked.respond.send_response(headers::accepted_raw(), false);
+                self.start_channel(channel, sent, asked.body, asked.carried);
             }
             Err(code) => {
                 let what = codes::describe(code).unwrap_or("refused");
-                reject_with(respond, headers::refusal(code), format!("{what}\n"));
+                door::answer(asked.respond, headers::refusal(code), format!("{what}\n"));
             }
         }
     }
@@ -226,49 +199,83 @@ impl Driver {
     fn start_channel(
         &mut self,
         channel: Arc<crate::channel::Channel>,
-        sent: Result<h2::SendStream<Outgoing>, h2::Error>,
+        sent: Result<SendStream<Outgoing>, h2::Error>,
         body: RecvStream,
+        carried: Option<Arc<()>>,
     ) {
-        let key = self.new_wire(Kind::Channel(Arc::clone(&channel)));
-        let Some(wire) = self.wires[key].as_mut() else { return };
         match sent {
             Ok(send) => {
-                (wire.send, wire.recv) = (Some(send), Some(body));
-                wire.link.poke();
+                let key = self.new_wire(Kind::Channel(Arc::clone(&channel)));
+                self.join(key, send, body, carried);
                 self.shared.offer(channel);
             }
             Err(error) => {
                 // It was reset before anyone saw it.
                 channel.fail(&error::stream(&error, true));
                 channel.release_all();
-                self.drop_wire(key);
             }
         }
     }
 
     /// A request is done with; what still arrives on it is dropped until the client ends it.
-    fn drain_request(&mut self, send: Option<h2::SendStream<Outgoing>>, body: RecvStream) {
+    fn drain_request(&mut self, send: Option<SendStream<Outgoing>>, body: RecvStream, carried: Option<Arc<()>>) {
         let key = self.new_wire(Kind::Ending);
         let Some(mut wire) = self.wires[key].take() else { return };
-        (wire.send, wire.recv, wire.send_ended) = (send, Some(body), true);
+        (wire.send, wire.recv, wire.send_ended, wire.carried) = (send, Some(body), true, carried);
         wire.link.poke();
         self.wind_down(&mut wire);
         self.wires[key] = Some(wire);
     }
 
     /// The client parks a request, or sends one that was asked for.
-    fn on_slot(&mut self, mut respond: SendResponse<Outgoing>, body: RecvStream) {
+    fn on_slot(&mut self, mut asked: Asked) {
         let Side::Server(server) = &mut self.side else { return };
         if server.slots.len() >= 2 * Limits::MAX_POOL as usize {
-            if let Ok(send) = respond.send_response(headers::expired(), true) {
-                self.drain_request(Some(send), body);
+            if let Ok(send) = asked.respond.send_response(headers::expired(), true) {
+                self.drain_request(Some(send), asked.body, asked.carried);
             }
             return;
         }
         // Up to a fifth sooner, so that they do not all expire at once.
         let jitter = Limits::SLOT_LIFE / 5 * (server.next_token as u32 % 8 + server.slots.len() as u32 % 8) / 16;
-        server.slots.push_back(Slot { respond, body, until: Instant::now() + Limits::SLOT_LIFE - jitter });
+        let key = self.new_wire(Kind::Slot);
+        if let Some(wire) = self.wires[key].as_mut() {
+            (wire.recv, wire.carried) = (Some(asked.body), asked.carried);
+            wire.link.poke();
+        }
+        let Side::Server(server) = &mut self.side else { return };
+        server.slots.push_back(Slot {
+            respond: asked.respond,
+            key,
+            until: Instant::now() + Limits::SLOT_LIFE - jitter,
+        });
         self.serve_opens();
+    }
+
+    /// Looks at a parked request, on which nothing may have come; `false` once the client has withdrawn it.
+    ///
+    /// # Errors
+    /// The client sent something before the answer.
+    pub(super) fn look_at_slot(&mut self, wire: &mut Wire) -> Result<bool, Error> {
+        let waker = wire.waker.clone();
+        let Some(recv) = &mut wire.recv else { return Ok(false) };
+        match recv.poll_data(&mut Context::from_waker(&waker)) {
+            Poll::Pending => Ok(true),
+            Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {
+                wire.link.hear();
+                Ok(true)
+            }
+            Poll::Ready(Some(Ok(_))) => Err(error::violation("data on a parked request before its answer")),
+            Poll::Ready(Some(Err(_)) | None) => {
+                let Side::Server(server) = &mut self.side else { return Ok(false) };
+                let at = server.slots.iter().position(|slot| slot.key == wire.link.key());
+                if let Some(mut slot) = at.and_then(|at| server.slots.remove(at)) {
+                    // A request that was ended, not reset, is owed an answer.
+                    let _ = slot.respond.send_response(headers::expired(), true);
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// Opens channels on parked requests; asks for more when there are too few.
@@ -313,14 +320,17 @@ impl Driver {
         headers::describe(response.headers_mut(), &channel.label, priority);
         match slot.respond.send_response(response, false) {
             Ok(send) => {
-                let key = self.new_wire(Kind::Channel(channel));
-                if let Some(wire) = self.wires[key].as_mut() {
-                    (wire.send, wire.recv) = (Some(send), Some(slot.body));
-                    wire.link.poke();
-                }
+                let Some(wire) = self.wires.get_mut(slot.key).and_then(Option::as_mut) else { return };
+                channel.attach(&wire.link);
+                wire.kind = Kind::Channel(channel);
+                wire.send = Some(send);
+                wire.link.hear();
             }
             // The client withdrew it: the channel waits for the next.
-            Err(_) => self.shared.lock().opens.push_front(channel),
+            Err(_) => {
+                self.drop_wire(slot.key);
+                self.shared.lock().opens.push_front(channel);
+            }
         }
     }
 
@@ -332,21 +342,17 @@ impl Driver {
                 return;
             }
             let Some(mut slot) = server.slots.pop_front() else { return };
-            if let Ok(send) = slot.respond.send_response(headers::expired(), true) {
-                self.drain_request(Some(send), slot.body);
+            let sent = slot.respond.send_response(headers::expired(), true);
+            let Some(mut wire) = self.wires.get_mut(slot.key).and_then(Option::take) else { continue };
+            match sent {
+                Ok(send) => {
+                    (wire.kind, wire.send, wire.send_ended) = (Kind::Ending, Some(send), true);
+                    self.wind_down(&mut wire);
+                    wire.link.hear();
+                    self.wires[slot.key] = Some(wire);
+                }
+                Err(_) => self.drop_wire(slot.key),
             }
         }
-    }
-}
-
-fn reject(respond: SendResponse<Outgoing>, status: StatusCode, text: String) {
-    reject_with(respond, headers::rejection(status), text);
-}
-
-/// Answers and lets go; h2 tells the client that the rest of its request is not wanted.
-fn reject_with(mut respond: SendResponse<Outgoing>, response: Response<()>, text: String) {
-    if let Ok(mut send) = respond.send_response(response, false) {
-        // Fails only when the client has reset it.
-        let _ = send.send_data(Outgoing::raw(Bytes::from(text)), true);
     }
 }

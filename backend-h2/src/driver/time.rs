@@ -8,12 +8,8 @@ use mux_api::{Error, ErrorKind, Origin};
 
 use super::wire::Kind;
 use super::{Driver, Side};
-use crate::error;
 use crate::record::Outgoing;
 use crate::session::Lifecycle;
-
-/// How long a connection may go without naming a session.
-const UNBOUND: Duration = Duration::from_secs(30);
 
 /// Answers that a dead peer misses.
 const MISSES: u32 = 2;
@@ -67,7 +63,6 @@ impl Driver {
         };
         let by_side = match &self.side {
             Side::Client(client) => client.pause,
-            Side::Server(server) if !server.is_bound() => Some(self.started + UNBOUND),
             Side::Server(server) => server.next_expiry(),
             Side::Over => None,
         };
@@ -115,12 +110,7 @@ impl Driver {
             return self.fail(Error::new(ErrorKind::Idle, Origin::Local, message), true);
         }
         match &mut self.side {
-            Side::Client(client) if client.pause.is_some_and(|until| until <= now) => client.pause = None,
-            Side::Server(server) if !server.is_bound() => {
-                if self.started + UNBOUND <= now {
-                    return self.fail(error::lost("the client named no session".to_owned()), false);
-                }
-            }
+            Side::Client(client) if client.pause.is_some_and(|until| until <= now) => client.end_pause(),
             _ => self.expire_slots(now),
         }
         self.drop_wound_down(now);
@@ -153,6 +143,7 @@ impl Driver {
     /// An empty record on each channel that was silent since the last time: hops on the way end idle streams.
     fn sweep(&mut self, now: Instant) {
         self.last_sweep = now;
+        self.shared.counters.pool.tidy();
         for (_, wire) in &mut self.wires {
             let Some(wire) = wire.as_deref_mut() else { continue };
             let silent = !std::mem::replace(&mut wire.busy, false);

@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Channel(Arc<Channel>),
     /// A request of ours that waits for the server to open a channel.
     Park,
+    /// A request of the client's that waits for us to open a channel.
+    Slot,
     /// Nothing more is said on it, what arrives is dropped: it waits for the peer's end.
     Ending,
 }
@@ -35,6 +37,9 @@ pub(super) struct Wire {
     pub(super) link: Arc<Link>,
     /// The link as a waker, for everything of h2 that concerns this stream.
     pub(super) waker: Waker,
+    /// It has data that h2 had no room for, and stands in line.
+    pub(super) held_back: bool,
+    pub(super) in_line: bool,
     /// The response we wait for.
     pub(super) response: Option<ResponseFuture>,
     pub(super) send: Option<SendStream<Outgoing>>,
@@ -45,6 +50,8 @@ pub(super) struct Wire {
     /// We have said END_STREAM; the peer has.
     pub(super) send_ended: bool,
     pub(super) recv_ended: bool,
+    /// It is a stream of a connection that is not the session's own.
+    pub(super) carried: Option<Arc<()>>,
     /// A request made because the server asked for it, so that it is not one of the pool.
     pub(super) asked: bool,
     /// Something was sent since the last look for idle streams.
@@ -59,6 +66,8 @@ impl Wire {
             kind,
             waker: Waker::from(Arc::clone(&link)),
             link,
+            held_back: false,
+            in_line: false,
             response: None,
             send: None,
             recv: None,
@@ -66,6 +75,7 @@ impl Wire {
             unreturned: 0,
             send_ended: false,
             recv_ended: false,
+            carried: None,
             asked: false,
             busy: true,
             until: None,
@@ -107,6 +117,8 @@ impl Wire {
 pub(super) enum Conn {
     Client(client::Connection<Io, Outgoing>),
     Server(server::Connection<Io, Outgoing>),
+    /// The session's streams are on connections of others.
+    Elsewhere,
     /// It is released.
     Gone,
 }
@@ -123,7 +135,16 @@ impl Conn {
                     None => return Poll::Ready(None),
                 }
             },
-            Self::Gone => Poll::Ready(None),
+            Self::Elsewhere | Self::Gone => Poll::Ready(None),
+        }
+    }
+
+    /// Changes the window of every stream; `false` if that is not possible at present.
+    pub(super) fn set_stream_window(&mut self, size: u32) -> bool {
+        match self {
+            Self::Client(conn) => conn.set_initial_window_size(size).is_ok(),
+            Self::Server(conn) => conn.set_initial_window_size(size).is_ok(),
+            Self::Elsewhere | Self::Gone => false,
         }
     }
 

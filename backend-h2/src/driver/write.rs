@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 
+use super::growth::Growth;
 use super::wire::Wire;
 use crate::channel::{Channel, ChannelState};
 use crate::error::raw_reason;
@@ -13,19 +14,19 @@ use crate::limits::Limits;
 use crate::record::{HEADER, Outgoing, kind};
 use crate::recv::RecvState;
 use crate::send::{SendState, Terminal};
-use crate::session::wake;
+use crate::session::{Shared, wake};
 
 /// Room that control records and the header of a data record take beside its body, at most.
 const OVERHEAD: usize = 3 * 14 + HEADER;
 
 /// Sends what the channel has to say, as far as it goes, and wakes its writer. `true` once the channel is over.
-pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, record: usize) -> bool {
+pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, shared: &Shared, growth: &mut Growth) -> bool {
     let mut sending = !wire.link.is_flushed();
     let blocked = if channel.raw {
-        pump_raw(wire, channel, record);
+        pump_raw(wire, channel, shared.limits.record);
         true
     } else {
-        pump_records(wire, channel, record, &mut sending)
+        pump_records(wire, channel, shared, growth, &mut sending)
     };
     let (writer, over) = settle(channel);
     if blocked || writer || (over && wire.recv_ended) {
@@ -35,7 +36,14 @@ pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, record: usize) -> bo
 }
 
 /// `true` when more can be said once the transport has taken what it has.
-fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize, sending: &mut bool) -> bool {
+fn pump_records(
+    wire: &mut Wire,
+    channel: &Arc<Channel>,
+    shared: &Shared,
+    growth: &mut Growth,
+    sending: &mut bool,
+) -> bool {
+    let record = shared.limits.record;
     let (mut reserved, mut blocked) = (false, false);
     while !wire.send_ended && wire.send.is_some() {
         let mut state = channel.lock();
@@ -44,10 +52,11 @@ fn pump_records(wire: &mut Wire, channel: &Arc<Channel>, record: usize, sending:
             frame.control(kind::STOP, code);
         }
         let mut credit = false;
-        if let Some(offset) = state.recv.due_credit() {
-            if wire.link.is_credit_in_flight() {
-                blocked = true;
-            } else {
+        if state.recv.due_credit().is_some() && wire.link.is_credit_in_flight() {
+            blocked = true;
+        } else if state.recv.due_credit().is_some() {
+            growth.fit(shared, channel, &mut state, wire.carried.is_some());
+            if let Some(offset) = state.recv.due_credit() {
                 frame.control(kind::CREDIT, offset);
                 state.recv.granted(offset);
                 credit = true;
@@ -146,6 +155,10 @@ fn end_raw_recv(channel: &Channel, state: &mut ChannelState) {
 fn next_body(wire: &mut Wire, state: &mut ChannelState, record: usize, overhead: usize, reserved: &mut bool) -> Bytes {
     let in_flight = wire.link.in_flight();
     let len = state.send.next_len(record);
+    if len > 0 && !wire.link.has_room() {
+        wire.held_back = true;
+        return Bytes::new();
+    }
     let Some(send) = wire.send.as_mut().filter(|_| len > 0 && in_flight < Limits::IN_FLIGHT) else {
         return Bytes::new();
     };

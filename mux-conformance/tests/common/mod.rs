@@ -14,15 +14,7 @@ pub const NAMES: &[&str] =
     &["qmux+tcp", "qmux+unix", "qmux+tls", "qmux-pipe", "qmux-plain", "quic", "h2", "h2c", "h2c+unix", "h2c-pipe"];
 
 /// What is known to fail, always or at times: subject, scenario, and why.
-pub const KNOWN: &[(&str, &str, &str)] = &[
-    ("h2", "urgent-first", H2_QUEUE),
-    ("h2c", "urgent-first", H2_QUEUE),
-    ("h2c+unix", "urgent-first", H2_QUEUE),
-    ("h2c-pipe", "urgent-first", H2_QUEUE),
-];
-
-const H2_QUEUE: &str = "fails: what each channel has handed to HTTP/2, up to 128 KiB, cannot be overtaken any more, and many bulk channels \
-     hand over much";
+pub const KNOWN: &[(&str, &str, &str)] = &[];
 
 pub fn subject(name: &str) -> Subject {
     let subject = match name {
