@@ -121,6 +121,9 @@ pub(crate) fn status(status: StatusCode, fields: &HeaderMap) -> Error {
         (StatusCode::NOT_FOUND | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::METHOD_NOT_ALLOWED, _) => {
             protocol(format!("the server has no libmux endpoint at this path ({status}); check the URL's path"))
         }
+        (StatusCode::MISDIRECTED_REQUEST, _) => {
+            protocol("the server has another name (421); check the URL's host or its option authority".to_owned())
+        }
         (StatusCode::CONFLICT, _) => protocol(
             "the server does not know the session (409): requests of one session reached different servers".to_owned(),
         ),

@@ -62,8 +62,8 @@ impl Limits {
     pub(crate) const SESSION_IN_FLIGHT: usize = 8 * Self::RECORD;
 
     /// A window whose reader keeps it empty grows to at most so many times what a new channel would get, whatever was
-    /// measured: within a machine the tasks' turns take longer than the way.
-    pub(crate) const GROWTH: u32 = 16;
+    /// measured: within a machine the tasks' turns take longer than the way, and what is more delays the others.
+    pub(crate) const GROWTH: u32 = 4;
 
     /// No stream window becomes larger than this.
     pub(crate) const MOST_WINDOW: u32 = 64 << 20;

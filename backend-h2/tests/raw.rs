@@ -80,6 +80,31 @@ async fn curl_echo(from: &str) {
     serving.abort();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nghttp_opens_a_channel_by_hand() {
+    let listener = listen("h2c://127.0.0.1:0", &Config::default()).await.expect("listens");
+    let url = format!("{}/mux/1/ch", listener.url().replace("h2c:", "http:"));
+    let serving = echo(listener);
+    let file = std::env::temp_dir().join(format!("mux-nghttp-{}", std::process::id()));
+    std::fs::write(&file, "hello world\n").expect("a file");
+    let nghttp = tokio::process::Command::new("nghttp")
+        .args(["-H", ":method: POST", "-d"])
+        .arg(&file)
+        .arg(&url)
+        .kill_on_drop(true)
+        .output();
+    let done = within(nghttp).await;
+    std::fs::remove_file(&file).expect("is removed");
+    serving.abort();
+    match done {
+        Ok(done) => {
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            assert_eq!(String::from_utf8_lossy(&done.stdout), "hello world\n");
+        }
+        Err(error) => eprintln!("SKIPPED: nghttp cannot be run ({error})"),
+    }
+}
+
 async fn connect(listener: &Listener) -> h2::client::SendRequest<Bytes> {
     let address = listener.url().strip_prefix("h2c://").expect("scheme").to_owned();
     let tcp = TcpStream::connect(address).await.expect("connects");
