@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("nginx", "accepted-after-the-end", ORDER),
     ("fake", "accepted-after-the-end", ORDER),
     ("nginx", "nobody-accepts", ORDER),
+    ("nginx", "2000-channels-at-once", "two thousand connections at once: nginx answers some opens with 502"),
     ("fake", "nobody-accepts", ORDER),
 ];
 

@@ -302,8 +302,13 @@ impl Driver {
                 drop(state);
                 crate::session::wake(waker);
             }
-            // The stream ends by itself once its channel has failed.
-            Kind::Channel(channel) => channel.fail(&refusal()),
+            Kind::Channel(channel) => {
+                channel.fail(&refusal());
+                // What comes with it is a page for people, not records.
+                wire.end();
+                wire.kind = Kind::Ending;
+                self.wind_down(wire);
+            }
             Kind::Park if accepted => self.accept_slot(wire, &head.headers, cx),
             Kind::Park => {
                 if !wire.asked {
