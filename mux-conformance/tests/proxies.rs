@@ -102,6 +102,9 @@ impl Proxy {
 /// Where the listening ends live, since a listener must outlive the scenario that does not know of it.
 static SERVERS: LazyLock<Runtime> = LazyLock::new(runtime);
 
+/// The suite counts the descriptors of the process, so that one test runs at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 static KEPT: Mutex<VecDeque<Arc<Listener>>> = Mutex::new(VecDeque::new());
 
 fn runtime() -> Runtime {
@@ -330,6 +333,7 @@ fn masses(port: u16) {
 
 #[test]
 fn haproxy() {
+    let _alone = ALONE.lock();
     const STREAMS: &str = "tune.h2.max-concurrent-streams 4096";
     // Connections that it keeps for later sessions would count as descriptors left behind.
     let Some(proxy) = Proxy::haproxy(STREAMS, "pool-max-conn 0") else { return };
@@ -340,6 +344,7 @@ fn haproxy() {
 
 #[test]
 fn nginx() {
+    let _alone = ALONE.lock();
     let Some(proxy) = Proxy::nginx("http2_max_concurrent_streams 4096;") else { return };
     examine("nginx", proxy.port);
     masses(proxy.port);
@@ -347,6 +352,7 @@ fn nginx() {
 
 #[test]
 fn one_that_does_the_worst_of_all() {
+    let _alone = ALONE.lock();
     let port = SERVERS.block_on(fake::start());
     examine("fake", port);
     play(a_thousand_channels(port));
@@ -355,6 +361,7 @@ fn one_that_does_the_worst_of_all() {
 
 #[test]
 fn the_limits_that_proxies_have_by_default() {
+    let _alone = ALONE.lock();
     for proxy in [Proxy::haproxy("", ""), Proxy::nginx("")].into_iter().flatten() {
         play(opens_beyond_the_limit_wait(proxy.port));
     }
