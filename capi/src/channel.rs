@@ -181,7 +181,7 @@ impl Channel {
         match polled {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(count)) => {
-                if flags.contains(WriteFlags::FIN) && count == bufs.iter().map(|buf| buf.len()).sum() {
+                if flags.contains(WriteFlags::FIN) && count == bufs.iter().map(|buf| buf.len()).sum::<usize>() {
                     self.ended_send.store(true, Ordering::SeqCst);
                 }
                 Ok(Some(count))

@@ -221,7 +221,7 @@ impl AsyncRead for PipeReader {
 impl SendOps for PipeWriter {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
         let taken = std::task::ready!(PipeWriter::poll_write(self, cx, bufs))?;
-        if flags.contains(WriteFlags::FIN) && taken == bufs.iter().map(|buf| buf.len()).sum() {
+        if flags.contains(WriteFlags::FIN) && taken == bufs.iter().map(|buf| buf.len()).sum::<usize>() {
             self.end();
         }
         Poll::Ready(Ok(taken))
