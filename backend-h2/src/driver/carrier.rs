@@ -32,6 +32,7 @@ pub(crate) async fn carry(mut conn: Connection<Io, Outgoing>, door: Arc<Door>) {
             }
         };
         if !asked.begins() {
+            door.carry_only();
             door.pass(asked);
             continue;
         }

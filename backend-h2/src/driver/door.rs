@@ -87,6 +87,8 @@ pub(crate) struct Door {
     info: SessionInfo,
     line: Arc<Line>,
     first: Mutex<Option<Entry>>,
+    /// What counts a connection that has only carried others' streams so far.
+    live: Mutex<Option<Box<dyn Send>>>,
     more: MoreEntries,
     /// Held by each stream of this connection that belongs to a session of another, or of none.
     streams: Arc<()>,
@@ -223,6 +225,7 @@ impl Door {
             info,
             line,
             first: Mutex::new(Some(first)),
+            live: Mutex::default(),
             more,
             streams: Arc::default(),
         })
@@ -236,6 +239,13 @@ impl Door {
     /// Whether streams of this connection belong to sessions that would outlive the one whose own it is.
     pub(super) fn carries(&self) -> bool {
         Arc::strong_count(&self.streams) > 1
+    }
+
+    /// The connection carries streams of other sessions: its place in the backlog is free for who begins one.
+    pub(super) fn carry_only(&self) {
+        if let Some(entry) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry.live);
+        }
     }
 
     /// Answers what is no session's; the rest comes back.
