@@ -61,13 +61,6 @@ impl Limits {
     /// Bytes of all channels handed to h2 and not yet to the transport: what is urgent waits for no more than these.
     pub(crate) const SESSION_IN_FLIGHT: usize = 8 * Self::RECORD;
 
-    /// A window whose reader keeps it empty grows to at most so many times what a new channel would get, whatever was
-    /// measured: within a machine the tasks' turns take longer than the way, and what is more delays the others.
-    pub(crate) const GROWTH: u32 = 4;
-
-    /// No stream window becomes larger than this.
-    pub(crate) const MOST_WINDOW: u32 = 64 << 20;
-
     /// Requests the client keeps parked at first, and at most.
     pub(crate) const POOL: u32 = 8;
     pub(crate) const MAX_POOL: u32 = 128;
@@ -116,12 +109,7 @@ impl Limits {
 
     /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
     pub(crate) fn stream_window(&self) -> u32 {
-        Self::stream_window_for(self.window)
-    }
-
-    /// The stream window under a channel's window.
-    pub(crate) fn stream_window_for(window: u32) -> u32 {
-        window + Self::MARGIN
+        self.window + Self::MARGIN
     }
 
     /// Streams a client may have at once: channels of both sides, the pool, the control stream. Channels beyond

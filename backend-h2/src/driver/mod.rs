@@ -142,7 +142,7 @@ impl Driver {
         let now = Instant::now();
         Self {
             line: Line::default(),
-            growth: Growth::new(shared.limits.window),
+            growth: Growth::new(),
             conn_waker: Waker::from(Arc::clone(&shared.ready)),
             shared,
             conn,
@@ -291,7 +291,7 @@ impl Driver {
         {
             self.look(key, cx);
         }
-        self.widen();
+        self.measure_way();
     }
 
     /// The second half of a round: the connection. `true` if there may be more.
