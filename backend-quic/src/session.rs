@@ -28,7 +28,7 @@ use crate::send::QuicSend;
 use crate::settings::Settings;
 use crate::shared::{Shared, lock, remember};
 use crate::side::SendSide;
-use crate::tickets::{self, Key};
+use crate::tickets::Key;
 use crate::wire::Wire;
 
 pub(crate) struct QuicSession {
@@ -88,22 +88,26 @@ pub(crate) async fn start(connected: Connected, settings: Settings) -> Result<Se
         _ => None,
     };
     let shared = Arc::new(Shared::new(conn, role, wire, settings, ending));
+    // Before anything of the session can fail.
+    let accepted = early.map(|early| {
+        shared.tickets.get_or_init(|| early.tickets);
+        early.accepted
+    });
     let (arrived, arriving) = oneshot::channel();
     let release = Release(Arc::clone(&shared));
     let accepting = tokio::spawn(accept_all(Arc::clone(&shared), role, arrived, first));
     let flushing = tokio::spawn(flush_all(Arc::clone(&shared)));
     let parts = Parts { control, arriving, endpoint, accepting, flushing, _guard: guard };
     tokio::spawn(drive(release, parts));
-    if let Some(early) = early {
-        tokio::spawn(await_early(Arc::clone(&shared), early));
+    if let Some(accepted) = accepted {
+        tokio::spawn(await_early(Arc::clone(&shared), accepted));
     }
     Ok(Session::new(Arc::new(QuicSession { shared, info, datagrams: Mutex::default() })))
 }
 
 /// Ends a session whose peer does not take what was sent before it answered.
-async fn await_early(shared: Arc<Shared>, early: Early) {
-    if !early.accepted.await && shared.conn.close_reason().is_none() {
-        tickets::forget(&early.tickets);
+async fn await_early(shared: Arc<Shared>, accepted: ZeroRttAccepted) {
+    if !accepted.await && shared.conn.close_reason().is_none() {
         shared.fail_early();
     }
 }

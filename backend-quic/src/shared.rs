@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::error::{connection_error, varint};
 use crate::flush::FlushQueue;
 use crate::places::Places;
 use crate::settings::Settings;
+use crate::tickets::{self, Key};
 use crate::wire::Wire;
 
 /// Resets that may wait to be said.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) flush: FlushQueue,
     /// Streams that the peer has reset before we read their preface.
     pub(crate) early: Early,
+    /// Where the ticket came from that something was sent with before the peer answered.
+    pub(crate) tickets: OnceLock<Key>,
     pub(crate) places: Places,
     /// Tells the driver that `state` asks for something.
     pub(crate) command: Notify,
@@ -105,6 +108,7 @@ impl Shared {
             opening: Opening::default(),
             flush: FlushQueue::default(),
             early: Early::default(),
+            tickets: OnceLock::new(),
             places,
             command: Notify::new(),
             over: AtomicBool::new(false),
@@ -152,8 +156,12 @@ impl Shared {
         self.state().cause.clone().unwrap_or_else(Error::closed_locally)
     }
 
-    /// Ends a session whose peer did not take what was sent before it answered: no stream of it exists there.
+    /// Ends a session whose peer did not take what was sent before it answered: no stream of it exists there. A dial that
+    /// follows must not try another ticket of the same kind.
     pub(crate) fn fail_early(&self) -> Error {
+        if let Some(key) = self.tickets.get() {
+            tickets::forget(key);
+        }
         let message = "the peer takes no early data with this ticket (0-RTT); nothing of it was processed";
         self.fail(Error::new(ErrorKind::Refused, Origin::Peer, message).retry_safe(true));
         self.end_connection(codes::NO_ERROR, message);

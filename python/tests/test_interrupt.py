@@ -8,7 +8,10 @@ import time
 import pytest
 
 SETUP = """
-import libmux, socket, sys, threading
+import libmux, signal, socket, sys, threading
+
+# What a shell runs in the background it starts with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pair(config=None):
     with libmux.listen("qmux://127.0.0.1:0", config=config) as listener:
