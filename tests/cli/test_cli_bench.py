@@ -19,7 +19,7 @@ SMALL = [{"idle": "idle:100", "unread": "unread:8"}.get(scenario, scenario) for 
 
 
 def bench(mux, *args):
-    return mux.run("bench", "--seconds", "0.05", "--runs", "1", *args, timeout=300)
+    return mux.run("bench", "--seconds", "0.2", "--runs", "1", *args, timeout=300)
 
 
 BARE = {
