@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from urls import dialled
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 PATIENCE = 90
+# What a shell runs in the background it starts with Ctrl-C ignored, and so would be what is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def cargo_build(name, *arguments):
