@@ -21,7 +21,7 @@ PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 LIB := $(TARGET)/dist
-export PREFIX LIBDIR INCLUDEDIR BINDIR MANDIR DESTDIR CARGO CARGOFLAGS
+export CARGO CARGOFLAGS
 
 all: lib cli
 
@@ -56,6 +56,13 @@ test-full:
 conformance:
 	$(CARGO) run -q -p mux-conformance --example table
 
+# Only here: a test that installs elsewhere must not inherit them.
+install: export PREFIX := $(PREFIX)
+install: export LIBDIR := $(LIBDIR)
+install: export INCLUDEDIR := $(INCLUDEDIR)
+install: export BINDIR := $(BINDIR)
+install: export MANDIR := $(MANDIR)
+install: export DESTDIR := $(DESTDIR)
 install: all man
 	packaging/install $(LIB) $(RELEASE)/mux $(TARGET)/man
 

@@ -50,8 +50,10 @@ def manual(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def install(built, manual):
-    """Installs; the environment says where."""
-    return lambda **env: run(CHECKOUT / "packaging" / "install", *built, manual, env={**os.environ, **env})
+    """Installs where it is told to, and nowhere that the environment of the tests says."""
+    inherited = {"PREFIX", "LIBDIR", "INCLUDEDIR", "BINDIR", "MANDIR", "DESTDIR"}
+    clean = {name: value for name, value in os.environ.items() if name not in inherited}
+    return lambda **env: run(CHECKOUT / "packaging" / "install", *built, manual, env={**clean, **env})
 
 
 @pytest.fixture(scope="session")
