@@ -78,15 +78,19 @@ impl Backend for QmuxBackend {
         let extension = Extension::of(config)?;
         let connected = async {
             let stream = mux_transport::connect(url).await?;
-            let (stream, tls) = match is_tls(url) {
+            let (stream, tls, judged_later) = match is_tls(url) {
                 true => {
-                    let (stream, info) =
-                        tls::connect(stream, url.host_port()?.0, &config.tls, extension.wants()).await?;
-                    (stream, Some(info))
+                    let connected = tls::connect(stream, url.host_port()?.0, &config.tls, extension.wants()).await?;
+                    (connected.stream, Some(connected.info), connected.judged_later)
                 }
-                false => (stream, None),
+                false => (stream, None, false),
             };
-            start(Carrier { stream, tls, guard: None }, Role::Client, &url.to_string(), extension, config).await
+            let carrier = Carrier { stream, tls, guard: None };
+            let session = start(carrier, Role::Client, &url.to_string(), extension, config).await?;
+            if judged_later {
+                session.ping().await?;
+            }
+            Ok(session)
         };
         within(config.connect_timeout, &format!("connecting to {url}"), connected).await
     }

@@ -137,7 +137,14 @@ impl Error {
     }
 
     /// An error of the operating system; `doing` says what was attempted.
+    ///
+    /// What a stream with TLS says as an [`Error`] of kind `Tls`, `Certificate` or `Alpn` stays what it is.
     pub fn from_io(doing: impl fmt::Display, error: io::Error) -> Self {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>())
+            && matches!(tls.kind(), ErrorKind::Tls | ErrorKind::Certificate | ErrorKind::Alpn)
+        {
+            return tls.clone().context(doing);
+        }
         let (kind, origin) = match error.kind() {
             io::ErrorKind::ConnectionRefused => (ErrorKind::Refused, Origin::Os),
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => (ErrorKind::Unreachable, Origin::Os),
@@ -296,5 +303,17 @@ mod tests {
             let error = Error::from_io("reading", gone.into());
             assert_eq!((error.kind(), error.origin()), (ErrorKind::Closed, Origin::Transport), "{error}");
         }
+    }
+
+    #[test]
+    fn an_alert_that_a_stream_reports_stays_one_and_a_channels_reset_does_not() {
+        let through = |kind| Error::from_io("reading", Error::new(kind, Origin::Peer, "no").with_detail(116).into());
+        let error = through(ErrorKind::Certificate);
+        assert_eq!((error.kind(), error.origin(), error.detail()), (ErrorKind::Certificate, Origin::Peer, 116));
+        assert_eq!(error.message(), "reading: no");
+        assert_eq!(
+            (through(ErrorKind::Reset).kind(), through(ErrorKind::Reset).origin()),
+            (ErrorKind::Closed, Origin::Transport)
+        );
     }
 }

@@ -24,7 +24,7 @@ pub use error::{handshake_error, io_error};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{SelfSigned, self_signed};
 pub use server::server_config;
-pub use stream::{accept, connect, describe};
+pub use stream::{Connected, accept, connect, describe};
 
 /// The SHA-256 of a certificate's DER, which is its pin.
 pub fn pin_of(certificate: &[u8]) -> [u8; 32] {

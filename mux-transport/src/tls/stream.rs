@@ -1,15 +1,32 @@
 //! TLS on a byte stream.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use mux_api::backend::ByteStream;
 use mux_api::{Error, ErrorKind, Origin, Result, TlsConfig, TlsInfo};
-use rustls::{CommonState, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, split};
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use rustls::{CommonState, ServerConfig, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, split};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Wants, client_config, io_error, server_name};
 use crate::Joined;
+
+/// A stream on which TLS was put.
+pub struct Connected {
+    /// What goes over it is protected. A read that fails by TLS says so by an [`Error`] of kind `Tls`, `Certificate` or `Alpn`.
+    pub stream: ByteStream,
+    /// What the handshake settled.
+    pub info: TlsInfo,
+    /// The server asked for a certificate, or that there is none. In TLS 1.3 it has not judged the answer yet: only what it says
+    /// next tells that it took it.
+    pub judged_later: bool,
+}
 
 /// Puts TLS on a stream that was dialed; `host` is whom to verify unless the settings name somebody else.
 ///
@@ -19,14 +36,12 @@ use crate::Joined;
 ///
 /// # Cancel safety
 /// A dropped future drops the stream.
-pub async fn connect(
-    stream: ByteStream,
-    host: &str,
-    config: &TlsConfig,
-    wants: Wants<'_>,
-) -> Result<(ByteStream, TlsInfo)> {
+pub async fn connect(stream: ByteStream, host: &str, config: &TlsConfig, wants: Wants<'_>) -> Result<Connected> {
     let name = server_name(config, host)?;
-    let connector = TlsConnector::from(client_config(config, wants)?);
+    let mut client = Arc::unwrap_or_clone(client_config(config, wants)?);
+    let noted = Arc::new(Noted { inner: client.client_auth_cert_resolver, asked: AtomicBool::new(false) });
+    client.client_auth_cert_resolver = Arc::clone(&noted) as _;
+    let connector = TlsConnector::from(Arc::new(client));
     let (joined, addresses) = Addresses::of(stream);
     let stream = connector.connect(name, joined).await.map_err(|error| io_error("the TLS handshake failed", error))?;
     let info = describe(stream.get_ref().1);
@@ -34,7 +49,26 @@ pub async fn connect(
         let message = "the server chose no application protocol (ALPN): it is none of this wire";
         return Err(Error::new(ErrorKind::Alpn, Origin::Peer, message));
     }
-    Ok((addresses.on(stream), info))
+    let judged_later = noted.asked.load(Ordering::Relaxed);
+    Ok(Connected { stream: addresses.on(stream), info, judged_later })
+}
+
+/// Notes that the server asked for a certificate.
+#[derive(Debug)]
+struct Noted {
+    inner: Arc<dyn ResolvesClientCert>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Noted {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.inner.resolve(issuers, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.inner.has_certs()
+    }
 }
 
 /// Puts TLS on a stream that was accepted; `config` is [`server_config`](super::server_config)'s.
@@ -78,6 +112,19 @@ impl Addresses {
     /// The two directions share the state of TLS, so a lock that is held for a call's time.
     fn on(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) -> ByteStream {
         let (reader, writer) = split(stream);
+        let reader = Explained(reader);
         ByteStream { reader: Box::new(reader), writer: Box::new(writer), local_addr: self.0, peer_addr: self.1 }
+    }
+}
+
+/// A reader whose failures by TLS are told as the handshake's are: an alert may come after it.
+struct Explained<S>(ReadHalf<S>);
+
+impl<S: AsyncRead + AsyncWrite> AsyncRead for Explained<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf).map_err(|error| match error.get_ref() {
+            Some(inner) if inner.is::<rustls::Error>() => io_error("TLS", error).into(),
+            _ => error,
+        })
     }
 }
