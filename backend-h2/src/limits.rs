@@ -37,9 +37,12 @@ impl Limits {
     /// A window never starts below this.
     pub(crate) const MIN_WINDOW: u32 = 1024;
 
-    /// The stream window of HTTP/2 exceeds the in-band credit by this much, so that credit runs out first: hops that
-    /// stall on an exhausted stream window never see one.
+    /// What a stream window of HTTP/2 has room for beyond the in-band credit, so that credit runs out first: a hop that
+    /// finds a stream window exhausted may stop reading all streams, and with them the window it waits for.
     const MARGIN: u32 = 64 * 1024;
+
+    /// No window is larger: the stream window under it would be too large for HTTP/2.
+    const MAX_WINDOW: u32 = Self::CONNECTION_WINDOW / 3 * 2 - Self::MARGIN;
 
     /// The connection window: never the one that runs out, so that an unread channel stalls only itself.
     pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
@@ -81,7 +84,7 @@ impl Limits {
     pub(crate) const SLOT_LIFE: Duration = Duration::from_secs(25);
 
     pub(crate) fn from_config(config: &Config) -> Self {
-        let window = config.window.clamp(Self::MIN_WINDOW, Self::CONNECTION_WINDOW - Self::MARGIN);
+        let window = config.window.clamp(Self::MIN_WINDOW, Self::MAX_WINDOW);
         // Half the budget, if every channel the peer may open came at once.
         let share = config.budget / u64::from(config.max_channels.max(1)) / 2;
         let early = share.clamp(u64::from(Self::MIN_WINDOW), 64 * 1024) as u32;
@@ -107,9 +110,10 @@ impl Limits {
         Credits { early: u64::from(self.early), window: u64::from(self.window) }
     }
 
-    /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
+    /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE). h2 keeps back what is returned to it until that is
+    /// half of what the peer has left, a third of the whole; so the whole is half as much again.
     pub(crate) fn stream_window(&self) -> u32 {
-        self.window + Self::MARGIN
+        (self.window + Self::MARGIN) / 2 * 3
     }
 
     /// Streams a client may have at once: channels of both sides, the pool, the control stream. Channels beyond

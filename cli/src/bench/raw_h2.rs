@@ -17,7 +17,7 @@ use super::scenario::Scenario;
 use super::worker::Trouble;
 
 /// As libmux asks for it.
-const STREAM_WINDOW: u32 = (256 + 64) * 1024;
+const STREAM_WINDOW: u32 = (256 + 64) * 1024 / 2 * 3;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const FRAME: u32 = 65 * 1024;
 const HEADER_LIST: u32 = 16 * 1024;
