@@ -209,10 +209,11 @@ impl<W: Wire> Driver<W> {
             state.conn.handle_timeout(now);
             state.collect(&mut self.wakes);
             let (over, spent) = (state.conn.is_over(), state.conn.next_deadline().is_some_and(|next| next <= now));
-            let output = state.conn.has_output();
+            // Who found the writer in use just now waits for a turn as well.
+            let again = state.unblocked(&mut self.wakes) || state.conn.has_output();
             drop(state);
             self.wakes.wake();
-            if output {
+            if again {
                 cx.waker().wake_by_ref();
             }
             if over && (spent || matches!(self.ending, Ending::LastRead { until } if until <= now)) {
