@@ -6,15 +6,14 @@
 //! last pin to go frees. Free slots are reused in the order they became free, with the next generation; a slot that has
 //! used up its generations is retired, so no handle is ever given out twice in a process.
 
-use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::abi::{mux_handle, mux_status_code};
 use crate::status::Fault;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Mutex, Ordering, UnsafeCell};
 
 /// In the lower half of the state: the object is there.
 const OCCUPIED: u64 = 1 << 31;
@@ -22,7 +21,7 @@ const OCCUPIED: u64 = 1 << 31;
 const CLOSED: u64 = 1 << 30;
 const PINS: u64 = CLOSED - 1;
 const GENERATION: u64 = 1 << 32;
-const LAST_GENERATION: u64 = (1 << 26) - 1;
+pub(crate) const LAST_GENERATION: u64 = (1 << 26) - 1;
 const KIND_SHIFT: u32 = 58;
 
 /// Slots in the first chunk; each further chunk is twice as large.
@@ -40,8 +39,8 @@ pub(crate) struct Table<T: 'static> {
     live: AtomicU64,
 }
 
-struct Slot<T> {
-    state: AtomicU64,
+pub(crate) struct Slot<T> {
+    pub(crate) state: AtomicU64,
     /// Written by whoever took the slot from the free list, before OCCUPIED is set; taken by whoever cleared it.
     object: UnsafeCell<Option<T>>,
 }
@@ -56,7 +55,7 @@ impl<T: Send + Sync> Table<T> {
     pub(crate) fn new(base: u32) -> Self {
         Self {
             base,
-            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
+            chunks: [(); CHUNKS].map(|()| AtomicPtr::default()),
             used: AtomicU32::new(0),
             free: Mutex::default(),
             live: AtomicU64::new(0),
@@ -82,7 +81,7 @@ impl<T: Send + Sync> Table<T> {
         let handle = tag | (state & (LAST_GENERATION << 32)) | u64::from(self.base + index);
         let object = make(handle);
         // SAFETY: the slot is not OCCUPIED, so nobody reads `object`, and it left the free list, so nobody else writes.
-        unsafe { *slot.object.get() = Some(object) };
+        slot.object.with_mut(|place| unsafe { *place = Some(object) });
         // Added, not stored: a lookup with a stale handle may hold a pin for a moment.
         slot.state.fetch_add(tag | OCCUPIED, Ordering::Release);
         self.live.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +147,7 @@ impl<T: Send + Sync> Table<T> {
         Ok(index)
     }
 
-    fn slot(&self, index: u32) -> Option<&'_ Slot<T>> {
+    pub(crate) fn slot(&self, index: u32) -> Option<&'_ Slot<T>> {
         if index >= self.used.load(Ordering::Acquire) {
             return None;
         }
@@ -175,8 +174,8 @@ impl<T> Slot<T> {
 
 impl<T: 'static> Drop for Table<T> {
     fn drop(&mut self) {
-        for (chunk, slots) in self.chunks.iter_mut().enumerate() {
-            let slots = *slots.get_mut();
+        for (chunk, slots) in self.chunks.iter().enumerate() {
+            let slots = slots.load(Ordering::Acquire);
             if !slots.is_null() {
                 let length = (FIRST_CHUNK as usize) << chunk;
                 // SAFETY: the chunk was leaked from a box of this length, and `&mut self` says that nobody uses it.
@@ -198,7 +197,7 @@ impl<T: Send + Sync> Deref for Pinned<T> {
 
     fn deref(&self) -> &T {
         // SAFETY: given out only for an OCCUPIED slot, whose object is neither written nor taken while a pin is held.
-        let object = unsafe { &*self.slot.object.get() };
+        let object = self.slot.object.with(|place| unsafe { &*place });
         object.as_ref().expect("an occupied slot has an object")
     }
 }
@@ -217,140 +216,11 @@ impl<T: Send + Sync> Drop for Pinned<T> {
         }
         // SAFETY: the exchange made us the only one to see this slot go from OCCUPIED to free; it is not on the free
         // list yet, so nobody writes, and without OCCUPIED nobody reads.
-        let object = unsafe { (*self.slot.object.get()).take() };
+        let object = self.slot.object.with_mut(|place| unsafe { (*place).take() });
         drop(object);
         self.table.live.fetch_sub(1, Ordering::Relaxed);
         if generation < LAST_GENERATION {
             self.table.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.index);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-
-    fn table<T: Send + Sync>(base: u32) -> &'static Table<T> {
-        Box::leak(Box::new(Table::new(base)))
-    }
-
-    fn code<T>(result: Result<T, Fault>) -> i32 {
-        result.map_or_else(|fault| fault.status(), |_| 0)
-    }
-
-    #[test]
-    fn a_closed_handle_is_dead_and_stays_dead_when_its_slot_is_reused() {
-        let table = table(0);
-        let first = table.insert(5, |_| "first").expect("room");
-        assert_eq!(*table.pin(first).expect("live"), "first");
-        drop(table.close(first).expect("live"));
-        assert_eq!(code(table.close(first)), -16);
-        let second = table.insert(5, |_| "second").expect("room");
-        assert_eq!(first as u32, second as u32, "the slot is reused");
-        assert_eq!(code(table.pin(first)), -16);
-        assert_eq!(*table.pin(second).expect("live"), "second");
-        assert_eq!(table.live(), 1);
-    }
-
-    #[test]
-    fn the_object_goes_with_the_last_pin() {
-        let table = table(0);
-        let object = Arc::new(());
-        let handle = table.insert(1, |_| Arc::clone(&object)).expect("room");
-        let pinned = table.pin(handle).expect("live");
-        drop(table.close(handle).expect("live"));
-        assert_eq!(Arc::strong_count(&object), 2);
-        assert_eq!(code(table.pin(handle)), -16);
-        drop(pinned);
-        assert_eq!(Arc::strong_count(&object), 1);
-    }
-
-    #[test]
-    fn slots_are_reused_in_the_order_they_became_free() {
-        let table = table(0);
-        let handles: Vec<_> = (0..600).map(|n| table.insert(2, |_| n).expect("room")).collect();
-        assert!(handles.iter().enumerate().all(|(n, handle)| *table.pin(*handle).expect("live") == n));
-        for handle in [handles[7], handles[3], handles[500]] {
-            drop(table.close(handle).expect("live"));
-        }
-        let again: Vec<_> = (0..3).map(|n| table.insert(2, |_| n).expect("room") as u32).collect();
-        assert_eq!(again, [7, 3, 500]);
-    }
-
-    #[test]
-    fn a_slot_without_generations_left_is_retired() {
-        let table = table(0);
-        let handle = table.insert(1, |_| ()).expect("room");
-        drop(table.close(handle).expect("live"));
-        table.slot(0).expect("used").state.store(LAST_GENERATION << 32, Ordering::Relaxed);
-        let last = table.insert(1, |_| ()).expect("room");
-        assert_eq!(last as u32, 0);
-        drop(table.close(last).expect("live"));
-        assert_eq!(table.insert(1, |_| ()).expect("room") as u32, 1);
-    }
-
-    #[test]
-    fn inherited_handles_are_told_from_wrong_ones() {
-        let parent = table(0);
-        let inherited = parent.insert(4, |_| ()).expect("room");
-        let child = table(parent.end());
-        let own = child.insert(4, |_| ()).expect("room");
-        assert_eq!(code(child.pin(inherited)), -21);
-        assert_eq!(code(child.pin(own)), 0);
-        assert_eq!(code(child.pin(0)), -16);
-    }
-
-    #[test]
-    fn random_numbers_are_not_handles() {
-        let table = table(0);
-        let handle = table.insert(3, |_| ()).expect("room");
-        for wrong in [0, 1, u64::MAX, handle | 1 << 63, handle ^ 1 << 58, handle ^ 1 << 32, handle + 1] {
-            assert_eq!(code(table.pin(wrong)), -16, "{wrong:x}");
-        }
-    }
-
-    #[test]
-    fn closing_races_free_each_object_once() {
-        struct Counted(Arc<AtomicUsize>);
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        const ROUNDS: usize = 500;
-        let table = table::<Counted>(0);
-        let freed = Arc::new(AtomicUsize::new(0));
-        let current = Arc::new(AtomicU64::new(0));
-        let closes = Arc::new(AtomicUsize::new(0));
-        let stop = Arc::new(AtomicU64::new(0));
-        let threads: Vec<_> = (0..3)
-            .map(|_| {
-                let (current, closes, stop) = (Arc::clone(&current), Arc::clone(&closes), Arc::clone(&stop));
-                std::thread::spawn(move || {
-                    while stop.load(Ordering::Relaxed) == 0 {
-                        let handle = current.load(Ordering::Relaxed);
-                        if let Ok(pinned) = table.pin(handle) {
-                            assert!(Arc::strong_count(&pinned.0) > 0);
-                        }
-                        if table.close(handle).is_ok() {
-                            closes.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                })
-            })
-            .collect();
-        for _ in 0..ROUNDS {
-            let handle = table.insert(5, |_| Counted(Arc::clone(&freed))).expect("room");
-            current.store(handle, Ordering::Relaxed);
-            while table.pin(handle).is_ok() {
-                std::thread::yield_now();
-            }
-        }
-        stop.store(1, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        assert_eq!((closes.load(Ordering::Relaxed), freed.load(Ordering::Relaxed)), (ROUNDS, ROUNDS));
-        assert_eq!(table.live(), 0);
     }
 }

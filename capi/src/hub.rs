@@ -1,8 +1,7 @@
 //! What wakes: each object that can be waited for has a hub with two sides. A backend's wake-up of a side wakes the
 //! threads that sleep on it and feeds its watch record to the queue that watches it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 
 use crate::abi::{mux_handle, mux_status_code};
@@ -11,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::platform::{self, Slept};
 use crate::queue::{Entry, Queue};
 use crate::status::Fault;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// The two sides of an object that are waited for apart, so that a reader and a writer can use different queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,8 @@ mod channel;
 mod deadline;
 mod foreign;
 mod handle;
+#[cfg(test)]
+mod handle_tests;
 mod hub;
 mod own;
 mod pipe;
@@ -57,4 +59,5 @@ mod queue;
 #[cfg(test)]
 mod queue_tests;
 mod session;
+mod sync;
 mod world;

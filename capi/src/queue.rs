@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, PoisonError};
 
 use libmux::Error;
 
@@ -12,9 +11,10 @@ use crate::abi::{mux_event, mux_handle, mux_status_code, mux_wake_fn};
 use crate::callback;
 use crate::deadline::Deadline;
 use crate::hub::{Side, Signal};
-use crate::platform;
+use crate::platform::{self, EventFd};
 use crate::status::Fault;
-use crate::world::{self, Object};
+use crate::sync::{AtomicBool, AtomicI32, AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
+use crate::world;
 
 /// A side of an object that may be ready. A handle, not a pointer: entries of what was closed meanwhile find nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) struct Queue {
     raw_fd: AtomicI32,
     /// Wake-ups by the application that no `next` has answered yet.
     wakes: AtomicU32,
+    /// A [`wake`](Self::wake) has written to the descriptor, perhaps after a `next` had answered it.
+    woken: AtomicBool,
     signal: Signal,
     ended: AtomicBool,
     interrupted: AtomicBool,
@@ -43,7 +45,7 @@ pub(crate) struct Queue {
 struct List {
     entries: VecDeque<Entry>,
     /// Made when first asked for: a queue that is only waited on costs no system calls.
-    fd: Option<OwnedFd>,
+    fd: Option<EventFd>,
     /// The application was told of `entries`: by the descriptor, or by its waker.
     raised: bool,
     released: bool,
@@ -119,6 +121,19 @@ impl Queue {
         Ok(())
     }
 
+    /// Has this queue report a side of an object when one of the events holds, now or later.
+    pub(crate) fn watch(self: &Arc<Self>, object: &dyn Waitable, side: Side, events: u32, level: bool, user: u64) {
+        let hub = object.hub();
+        hub.watch(side, self, events, level, user);
+        if object.ready(side, events) != 0 {
+            hub.feed(side);
+        }
+        // Closed in between: nothing is reported of it any more.
+        if hub.has_ended() {
+            hub.unwatch(side);
+        }
+    }
+
     /// Removes an entry; its object was given to another queue.
     pub(crate) fn forget(&self, entry: Entry) {
         let mut list = self.lock();
@@ -132,6 +147,7 @@ impl Queue {
         let fd = self.raw_fd.load(Ordering::SeqCst);
         if fd >= 0 {
             platform::raise(fd);
+            self.woken.store(true, Ordering::SeqCst);
         }
         self.signal.raise();
     }
@@ -267,7 +283,11 @@ impl Queue {
     /// Makes the descriptor unreadable once the list is empty. A wake-up that comes in between is seen by the second
     /// look, or writes after it.
     fn settle(&self, list: &mut List) {
-        if !list.raised || !list.entries.is_empty() {
+        if !list.entries.is_empty() {
+            return;
+        }
+        let woken = self.woken.load(Ordering::SeqCst) && self.woken.swap(false, Ordering::SeqCst);
+        if !list.raised && !woken {
             return;
         }
         list.raised = false;
@@ -333,18 +353,6 @@ impl AppWaker {
         callback::call(|| unsafe { function(std::ptr::with_exposed_provenance_mut(ctx)) });
         self.lock().active -= 1;
         self.idle.notify_all();
-    }
-}
-
-impl Object {
-    /// The object as something that can be waited for; `None` for other kinds.
-    pub(crate) fn waitable(&self) -> Option<&dyn Waitable> {
-        match self {
-            Self::Listener(listener) => Some(&**listener),
-            Self::Session(session) => Some(&**session),
-            Self::Channel(channel) => Some(&**channel),
-            Self::Runtime(_) | Self::Config(_) | Self::Queue(_) | Self::Borrow(_) => None,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The queue against a backend made of counters: every wake-up at the worst moment, and none may be missed.
 
+use std::ffi::c_void;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -23,7 +24,9 @@ use crate::io::{mux_abort, mux_read};
 use crate::open::mux_close;
 use crate::runtime::Runtime;
 use crate::session::Session;
-use crate::watch::{mux_queue_fd, mux_queue_new, mux_queue_next, mux_queue_wake, mux_unwatch, mux_watch};
+use crate::watch::{
+    mux_queue_fd, mux_queue_new, mux_queue_next, mux_queue_set_waker, mux_queue_wake, mux_unwatch, mux_watch,
+};
 use crate::world::{self, Object};
 
 const READ: u32 = 8;
@@ -419,6 +422,30 @@ fn a_backend_may_wake_from_within_its_poll() {
     assert_eq!(seen, READ | WRITE);
     assert_eq!(read(handle), 1);
     assert_eq!((mux_close(handle), mux_close(queue.h)), (0, 0));
+}
+
+/// The wake-up comes while the channel is locked; the waker runs after that.
+#[test]
+fn a_waker_may_use_the_channel_that_woke_it() {
+    struct Seen(mux_queue, mux_handle, Mutex<Vec<(i64, i32)>>);
+    unsafe extern "C" fn on_ready(ctx: *mut c_void) {
+        // SAFETY: `seen` below lives until the waker is removed.
+        let Seen(queue, handle, results) = unsafe { &*ctx.cast::<Seen>() };
+        let result = (read(*handle), mux_watch(*queue, *handle, READ, LEVEL, 1));
+        results.lock().expect("not poisoned").push(result);
+    }
+    let (fake, handle) = channel();
+    let seen = Seen(queue(), handle, Mutex::default());
+    fake.pipe.lock().expect("not poisoned").wake_inside = true;
+    assert_eq!(mux_queue_set_waker(seen.0, Some(on_ready), (&raw const seen).cast_mut().cast()), 0);
+    assert_eq!(mux_watch(seen.0, handle, READ, ONESHOT, 1), 0);
+    assert_eq!(read(handle), -1);
+    fake.feed(1);
+    fake.pipe.lock().expect("not poisoned").wake_inside = false;
+    assert_eq!(mux_queue_set_waker(seen.0, None, std::ptr::null_mut()), 0);
+    let results = seen.2.into_inner().expect("not poisoned");
+    assert!(!results.is_empty() && results.iter().all(|result| matches!(result, (-1 | 1, 0))), "{results:?}");
+    assert_eq!((mux_close(handle), mux_close(seen.0.h)), (0, 0));
 }
 
 #[test]

@@ -134,15 +134,7 @@ pub extern "C" fn mux_watch(q: mux_queue, h: mux_handle, events: u32, mode: u32,
         let object = object.waitable().ok_or(mux_status_code::MUX_EKIND)?;
         check(object, events)?;
         for side in sides_of(object, events) {
-            let hub = object.hub();
-            hub.watch(side, &queue.0, events, level, user);
-            if object.ready(side, events) != 0 {
-                hub.feed(side);
-            }
-            // Closed in between: nothing is reported of it any more.
-            if hub.has_ended() {
-                hub.unwatch(side);
-            }
+            queue.0.watch(object, side, events, level, user);
         }
         Ok(())
     })

@@ -14,7 +14,7 @@ use crate::handle::{Pinned, Table};
 use crate::listener::Listener;
 use crate::log;
 use crate::platform;
-use crate::queue::Queue;
+use crate::queue::{Queue, Waitable};
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::status::Fault;
@@ -155,6 +155,16 @@ impl Object {
             Self::Borrow(_) => mux_kind::MUX_KIND_BORROW,
         };
         kind as u8
+    }
+
+    /// The object as something that can be waited for; `None` for other kinds.
+    pub(crate) fn waitable(&self) -> Option<&dyn Waitable> {
+        match self {
+            Self::Listener(listener) => Some(&**listener),
+            Self::Session(session) => Some(&**session),
+            Self::Channel(channel) => Some(&**channel),
+            Self::Runtime(_) | Self::Config(_) | Self::Queue(_) | Self::Borrow(_) => None,
+        }
     }
 
     /// What happens the moment the handle is closed, while other calls may still use the object.

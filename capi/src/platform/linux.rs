@@ -4,8 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
+
+use crate::sync::AtomicU32;
 
 /// How a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,9 @@ pub(crate) fn wake_all(word: &AtomicU32) {
 }
 
 /// A descriptor that is readable while its count is not 0.
-pub(crate) fn event_fd() -> io::Result<OwnedFd> {
+pub(crate) type EventFd = OwnedFd;
+
+pub(crate) fn event_fd() -> io::Result<EventFd> {
     // SAFETY: no memory is passed.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
@@ -79,7 +82,7 @@ pub(crate) fn raise(fd: RawFd) {
 }
 
 /// Makes the event descriptor unreadable.
-pub(crate) fn lower(fd: &OwnedFd) {
+pub(crate) fn lower(fd: &EventFd) {
     let mut count = 0u64;
     // SAFETY: eight bytes are written to `count`. An empty counter gives EAGAIN, which is what is wanted.
     unsafe {
