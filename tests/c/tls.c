@@ -1,7 +1,7 @@
 /* TLS through the C calls: who is trusted and who is not, and what is said about it. */
 #include "t.h"
 
-static const char *scheme; /* "quic" or "h2" */
+static char scheme[16]; /* "quic", "h2" or "qmux+tls" */
 
 static const char *path(const char *name) {
   static char text[8][512];
@@ -267,7 +267,9 @@ static void later(void) {
 
 int main(int argc, char **argv) {
   CHECK(argc == 2 && is_tls(argv[1]));
-  scheme = argv[1][0] == 'q' ? "quic" : "h2";
+  size_t length = strcspn(argv[1], ":");
+  CHECK(length < sizeof scheme);
+  memcpy(scheme, argv[1], length);
   authorities();
   names();
   pins();
