@@ -64,6 +64,13 @@ impl Limits {
     /// Bytes of all channels handed to h2 and not yet to the transport: what is urgent waits for no more than these.
     pub(crate) const SESSION_IN_FLIGHT: usize = 8 * Self::RECORD;
 
+    /// A window whose reader keeps it empty grows to at most so many times what a new channel would get, whatever was
+    /// measured: within a machine the tasks' turns take longer than the way, and what is more delays the others.
+    pub(crate) const GROWTH: u32 = 2;
+
+    /// No window grows larger than this.
+    pub(crate) const MOST_WINDOW: u32 = 64 << 20;
+
     /// Requests the client keeps parked at first, and at most.
     pub(crate) const POOL: u32 = 8;
     pub(crate) const MAX_POOL: u32 = 128;
@@ -110,10 +117,15 @@ impl Limits {
         Credits { early: u64::from(self.early), window: u64::from(self.window) }
     }
 
-    /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE). h2 keeps back what is returned to it until that is
-    /// half of what the peer has left, a third of the whole; so the whole is half as much again.
+    /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
     pub(crate) fn stream_window(&self) -> u32 {
-        (self.window + Self::MARGIN) / 2 * 3
+        Self::stream_window_for(self.window)
+    }
+
+    /// The stream window under a channel's window. h2 keeps back what is returned to it until that is half of what the peer
+    /// has left, a third of the whole; so the whole is half as much again.
+    pub(crate) fn stream_window_for(window: u32) -> u32 {
+        (window + Self::MARGIN) / 2 * 3
     }
 
     /// Streams a client may have at once: channels of both sides, the pool, the control stream. Channels beyond

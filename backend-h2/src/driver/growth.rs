@@ -5,20 +5,25 @@ use std::time::{Duration, Instant};
 use super::Driver;
 use crate::channel::Channel;
 use crate::channel::ChannelState;
+use crate::limits::Limits;
 use crate::session::Shared;
 
-/// What is known of the way to the peer.
+/// What is known of the way to the peer, and how large HTTP/2's stream windows let a window be.
 pub(super) struct Growth {
     began: Instant,
     /// The shortest round trip so far, in microseconds.
     round_trip: Option<u32>,
+    /// The largest window that the stream windows leave room for.
+    most: u32,
+    /// What a channel could have used beyond it.
+    wanted: u32,
     /// A window could be measured if the round trip were known.
     pub(super) wants_ping: bool,
 }
 
 impl Growth {
-    pub(super) fn new() -> Self {
-        Self { began: Instant::now(), round_trip: None, wants_ping: false }
+    pub(super) fn new(window: u32) -> Self {
+        Self { began: Instant::now(), round_trip: None, most: window, wanted: 0, wants_ping: false }
     }
 
     /// A round trip took this long.
@@ -30,7 +35,7 @@ impl Growth {
     /// Fits the window of a channel whose peer is about to be given credit: the fair share, or more for a reader that
     /// takes so much that the way to the peer and back holds half of it or more. A window at most doubles at once, and
     /// leaves half of the memory that is left to others.
-    pub(super) fn fit(&mut self, shared: &Shared, channel: &Channel, state: &mut ChannelState) {
+    pub(super) fn fit(&mut self, shared: &Shared, channel: &Channel, state: &mut ChannelState, carried: bool) {
         let size = state.recv.window() as u32;
         let now = self.began.elapsed().as_micros() as u32;
         self.wants_ping |= self.round_trip.is_none();
@@ -46,8 +51,14 @@ impl Growth {
         let double = size.saturating_mul(2);
         let room = size.saturating_add(u32::try_from(available / 2).unwrap_or(u32::MAX));
         let measured = measured.map_or(0, |read| read.saturating_mul(2).min(double).min(room));
-        let starved = if state.recv.is_starved() { double } else { 0 };
-        let more = fair.max(measured).max(starved).min(shared.limits.window).saturating_sub(size);
+        let starved = if state.recv.is_starved() { fair.saturating_mul(Limits::GROWTH).min(double) } else { 0 };
+        let aim = fair.max(measured).max(starved);
+        // The stream windows of other connections are not ours to change.
+        let most = if carried { shared.limits.window } else { self.most };
+        if aim > most && !carried {
+            self.wanted = self.wanted.max(aim);
+        }
+        let more = aim.min(most).saturating_sub(size);
         if more > 0 && state.held.grow(u64::from(more)) {
             state.recv.grow(more);
         }
@@ -55,10 +66,16 @@ impl Growth {
 }
 
 impl Driver {
-    /// Has the way measured once a window depends on it.
-    pub(super) fn measure_way(&mut self) {
+    /// Makes HTTP/2's stream windows larger where a channel could use it: ahead of the credit, which stays below them.
+    pub(super) fn widen(&mut self) {
         if std::mem::take(&mut self.growth.wants_ping) && self.pings.is_empty() && self.control_key.is_some() {
             self.ping(Vec::new());
+        }
+        let wanted = std::mem::take(&mut self.growth.wanted);
+        let most = wanted.checked_next_power_of_two().map_or(0, |most| most.min(Limits::MOST_WINDOW));
+        // Refused while an earlier change is on its way: the next credit asks again.
+        if most > self.growth.most && self.conn.set_stream_window(Limits::stream_window_for(most)) {
+            self.growth.most = most;
         }
     }
 }

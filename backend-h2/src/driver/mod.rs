@@ -142,7 +142,7 @@ impl Driver {
         let now = Instant::now();
         Self {
             line: Line::default(),
-            growth: Growth::new(),
+            growth: Growth::new(shared.limits.window),
             conn_waker: Waker::from(Arc::clone(&shared.ready)),
             shared,
             conn,
@@ -291,7 +291,7 @@ impl Driver {
         {
             self.look(key, cx);
         }
-        self.measure_way();
+        self.widen();
     }
 
     /// The second half of a round: the connection. `true` if there may be more.

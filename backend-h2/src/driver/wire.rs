@@ -139,6 +139,15 @@ impl Conn {
         }
     }
 
+    /// Changes the window of every stream; `false` if that is not possible at present.
+    pub(super) fn set_stream_window(&mut self, size: u32) -> bool {
+        match self {
+            Self::Client(conn) => conn.set_initial_window_size(size).is_ok(),
+            Self::Server(conn) => conn.set_initial_window_size(size).is_ok(),
+            Self::Elsewhere | Self::Gone => false,
+        }
+    }
+
     /// Begins its end; a client's ends by itself once nobody holds a stream.
     pub(super) fn shut_down(&mut self) {
         if let Self::Server(conn) = self {
