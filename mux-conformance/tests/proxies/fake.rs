@@ -33,6 +33,8 @@ async fn serve(tcp: TcpStream) {
     let _ = tcp.set_nodelay(true);
     let mut settings = server::Builder::new();
     settings.max_concurrent_streams(4096).initial_connection_window_size(16 << 20);
+    // What still comes on a request that it has ended is no attack: in masses h2 would take it for one.
+    settings.max_local_error_reset_streams(None);
     let Ok(mut conn) = settings.handshake::<_, Bytes>(tcp).await else { return };
     let mut streams = Tasks(Vec::new());
     let mut backend: Option<(client::SendRequest<Bytes>, usize)> = None;
