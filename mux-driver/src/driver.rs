@@ -30,6 +30,10 @@ pub(crate) struct Driver<W: Wire> {
     /// When the timer fires.
     due: Option<Instant>,
     ending: Ending,
+    /// Halves wait to send from their callers' buffers.
+    watch: Option<Watch>,
+    /// How often halves had come when what was queued last gave way to one.
+    gave_way: Option<u64>,
     wakes: Wakes,
     /// Had one turn with something to gather: the next one sends.
     gathered: bool,
@@ -38,6 +42,15 @@ pub(crate) struct Driver<W: Wire> {
     /// Held as long as the transport.
     guard: Option<Box<dyn Send>>,
 }
+
+/// When to look whether those who wait to send had their turns meanwhile.
+struct Watch {
+    until: Instant,
+    came: u64,
+}
+
+/// How long a half that was woken to send may take to come before the next one is.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// How far the end of the transport has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,6 +78,8 @@ impl<W: Wire> Driver<W> {
             timer: None,
             due: None,
             ending: Ending::No,
+            watch: None,
+            gave_way: None,
             wakes: Wakes::default(),
             gathered: false,
             woke: false,
@@ -153,12 +168,17 @@ impl<W: Wire> Driver<W> {
             }
             state.sent_since_turn = false;
             state.drained(&mut self.wakes);
-            if state.unblocked(&mut self.wakes) {
-                cx.waker().wake_by_ref();
-            }
+            state.wake_next(&mut self.wakes);
             if !state.conn.has_output() {
                 state.flushed(&mut self.wakes);
                 drop(state);
+                break;
+            }
+            // What is queued goes out with what the one that was woken sends, or else on the next turn.
+            if state.is_next_awaited() && self.gave_way != Some(state.came) {
+                self.gave_way = Some(state.came);
+                drop(state);
+                cx.waker().wake_by_ref();
                 break;
             }
             fill(&mut state, &mut writer, &mut self.wakes);
@@ -173,19 +193,51 @@ impl<W: Wire> Driver<W> {
         }
         drop(writer);
         // Who found the writer in use since the last look.
-        if shared.state().unblocked(&mut self.wakes) {
-            cx.waker().wake_by_ref();
+        let mut state = shared.state();
+        state.wake_next(&mut self.wakes);
+        if self.watch.is_none() && state.writers_wait() {
+            state.watched = true;
+            self.watch = Some(Watch { until: now() + PATIENCE, came: state.came });
         }
+        drop(state);
         self.wakes.wake();
         Poll::Ready(())
+    }
+
+    /// Of those who wait to send from their own buffers one is woken, and wakes the next when it sends. One that does not come
+    /// must not hold up the others.
+    fn watch_writers(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        let mut state = self.shared.state();
+        if state.blocked || !state.writers_wait() {
+            state.watched = false;
+            drop(state);
+            self.watch = None;
+            return;
+        }
+        let now = now();
+        if watch.until > now {
+            return;
+        }
+        if state.came == watch.came {
+            state.skip_next();
+            state.wake_next(&mut self.wakes);
+        }
+        *watch = Watch { until: now + PATIENCE, came: state.came };
+        drop(state);
+        self.wakes.wake();
     }
 
     /// Wakes itself when time matters.
     fn keep_time(&mut self, cx: &mut Context<'_>) {
         loop {
+            self.watch_writers();
             let due = match self.ending {
                 Ending::LastRead { until } => Some(until),
-                _ => self.shared.state().conn.next_deadline(),
+                _ => {
+                    let deadline = self.shared.state().conn.next_deadline();
+                    deadline.into_iter().chain(self.watch.as_ref().map(|watch| watch.until)).min()
+                }
             };
             let Some(due) = due else {
                 self.due = None;
@@ -204,13 +256,17 @@ impl<W: Wire> Driver<W> {
             }
             self.due = None;
             let now = now();
+            if self.watch.as_ref().is_some_and(|watch| watch.until == due) {
+                continue;
+            }
             self.shared.writer().batch.shrink();
             let mut state = self.shared.state();
             state.conn.handle_timeout(now);
             state.collect(&mut self.wakes);
             let (over, spent) = (state.conn.is_over(), state.conn.next_deadline().is_some_and(|next| next <= now));
             // Who found the writer in use just now waits for a turn as well.
-            let again = state.unblocked(&mut self.wakes) || state.conn.has_output();
+            state.wake_next(&mut self.wakes);
+            let again = state.writers_wait() || state.conn.has_output();
             drop(state);
             self.wakes.wake();
             if again {

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -11,7 +11,7 @@ use mux_api::{Priority, Result, WriteFlags};
 use mux_proto::{Chunk, Key, Wire};
 use tokio::io::ReadBuf;
 
-use crate::shared::{Shared, Wakes};
+use crate::shared::{Shared, State, Wakes};
 
 /// From here on a write goes out at once, from the caller's buffer, together with what was gathered.
 const DIRECT: usize = 4096;
@@ -48,9 +48,23 @@ impl<W: Wire> DrivenSend<W> {
         Poll::Pending
     }
 
+    /// The state, for a call that does not send from the caller's buffer: if it was woken for that, others have their turn.
+    fn pass_on(&self) -> MutexGuard<'_, State<W>> {
+        let mut state = self.shared.state();
+        if state.has_come(self.key) {
+            let mut wakes = Wakes::default();
+            state.wake_next(&mut wakes);
+            drop(state);
+            wakes.wake();
+            state = self.shared.state();
+        }
+        state
+    }
+
     /// Sends from the caller's buffer if nothing has to go first.
     fn write_direct(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], total: usize) -> Sent {
         let mut state = self.shared.state();
+        state.has_come(self.key);
         if state.blocked {
             // Waiting for the transport is cheaper than copying what it will take soon.
             return if state.wait_direct(self.key, cx.waker()) { Sent::Waiting } else { Sent::Nothing };
@@ -61,19 +75,29 @@ impl<W: Wire> DrivenSend<W> {
         };
         let mut wakes = Wakes::default();
         let most = writer.most();
+        if state.yields(self.key, most) && state.wait_direct(self.key, cx.waker()) {
+            drop(state);
+            self.shared.after_direct(writer, true, &mut wakes);
+            wakes.wake();
+            return Sent::Waiting;
+        }
         state.conn.poll_output(&mut writer.batch, most);
-        let direct = state.conn.begin_direct(self.key, total.min(most), &mut writer.batch);
+        let direct = state.conn.begin_direct(self.key, total.min(most), &mut writer.batch, most);
+        let take = direct.as_ref().map_or(0, |direct| direct.take);
+        state.count_turn(self.key, take);
+        // Others go first: waiting for them is cheaper than copying, too.
+        let waits = direct.is_none() && state.wait_direct(self.key, cx.waker());
         state.sent_since_turn = true;
         state.collect(&mut wakes);
         if state.conn.has_output() {
             state.wake_driver(&mut wakes);
         }
         drop(state);
-        let take = direct.map_or(0, |direct| direct.take);
+        let nothing = || if waits { Sent::Waiting } else { Sent::Nothing };
         if take == 0 && writer.batch.is_empty() {
             self.shared.after_direct(writer, true, &mut wakes);
             wakes.wake();
-            return Sent::Nothing;
+            return nothing();
         }
         let mut bodies = [IoSlice::new(&[]); 16];
         let mut left = take;
@@ -86,7 +110,7 @@ impl<W: Wire> DrivenSend<W> {
         let sent = writer.send_direct(&bodies[..used], take);
         self.shared.after_direct(writer, sent.is_ready(), &mut wakes);
         wakes.wake();
-        if take > 0 { Sent::Bytes(take) } else { Sent::Nothing }
+        if take > 0 { Sent::Bytes(take) } else { nothing() }
     }
 }
 
@@ -123,7 +147,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
                 Sent::Nothing => {}
             }
         }
-        let mut state = self.shared.state();
+        let mut state = self.pass_on();
         let taken = state.conn.write(self.key, bufs)?;
         if fin && taken == total {
             state.conn.finish(self.key)?;
@@ -147,7 +171,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
                 Sent::Nothing => {}
             }
         }
-        let mut state = self.shared.state();
+        let mut state = self.pass_on();
         let taken = state.conn.write_bytes(self.key, data)?;
         if taken == 0 && !data.is_empty() {
             state.wait_send(self.key, cx.waker());
@@ -158,9 +182,9 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
-        let mut state = self.shared.state();
+        let mut state = self.pass_on();
         // A large write would wait, so a poll that said "writable" would make its caller spin.
-        if state.blocked && state.wait_direct(self.key, cx.waker()) {
+        if (state.blocked || state.waits_direct(self.key)) && state.wait_direct(self.key, cx.waker()) {
             return Poll::Pending;
         }
         // Woken at half (the connection says why), so that more cannot be waited for.

@@ -10,8 +10,9 @@ use tokio::io::AsyncWrite;
 
 use crate::writer::Writer;
 
-/// Writers woken together: with 64 KiB each they fill what a socket takes at once.
-const WRITERS: usize = 16;
+/// What a half sends from its caller's buffer before others that wait get their turn, in what the transport takes at once: what
+/// it writes from is then still in the processor's cache, and changing tasks costs little beside it.
+const TURN: usize = 4;
 
 pub(crate) struct Shared<W> {
     state: Mutex<State<W>>,
@@ -35,6 +36,15 @@ pub(crate) struct State<W> {
     /// Halves that send from their callers' buffers as soon as the transport takes more, or the writer is free, by
     /// urgency.
     writers: [VecDeque<Key>; 8],
+    /// Who sends from its caller's buffer, and how much it has since others had their turn.
+    turn: Option<(Key, usize)>,
+    /// The one of `writers` that was woken and has not come yet. One at a time: more would wake other threads, to find the
+    /// writer in use.
+    next: Option<Key>,
+    /// How often a half that was woken has come.
+    pub(crate) came: u64,
+    /// The driver looks after `writers` in a while.
+    pub(crate) watched: bool,
     /// The driver's task.
     pub(crate) driver: Waker,
     /// The driver was woken and has not had its turn yet.
@@ -95,6 +105,10 @@ impl<W: Wire> Shared<W> {
             pinging: Vec::new(),
             flushing_halves: Vec::new(),
             writers: Default::default(),
+            turn: None,
+            next: None,
+            came: 0,
+            watched: false,
             driver: Waker::noop().clone(),
             driver_woken: false,
             sent_since_turn: false,
@@ -190,8 +204,11 @@ impl<W: Wire> Shared<W> {
         // Let go first: whoever begins to wait from here on finds it free.
         drop(writer);
         let mut state = self.state();
-        if state.writers.iter().any(|queue| !queue.is_empty()) {
-            state.wake_driver(wakes);
+        if state.writers_wait() {
+            state.wake_next(wakes);
+            if !state.watched {
+                state.wake_driver(wakes);
+            }
         }
     }
 }
@@ -238,17 +255,69 @@ impl<W: Wire> State<W> {
         true
     }
 
-    /// The transport takes bytes again: some of those who wait to send from their own buffers may try, the most urgent
-    /// first. `true` when others still wait; they must be given their turn even if the first ones do not use theirs.
-    #[must_use]
-    pub(crate) fn unblocked(&mut self, wakes: &mut Wakes) -> bool {
-        for _ in 0..WRITERS {
-            let Some(key) = self.writers.iter_mut().find_map(VecDeque::pop_front) else { return false };
+    /// Whether the half waits to send from its caller's buffer.
+    pub(crate) fn waits_direct(&self, key: Key) -> bool {
+        self.halves.get(key.index()).is_some_and(|half| half.writes_next)
+    }
+
+    /// Whether halves wait to send from their callers' buffers.
+    pub(crate) fn writers_wait(&self) -> bool {
+        self.writers.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// The transport takes bytes and the writer is free, or will be: of those who wait to send from their own buffers, the next
+    /// may try, the most urgent first. It wakes the one after it.
+    pub(crate) fn wake_next(&mut self, wakes: &mut Wakes) {
+        if self.next.is_none()
+            && !self.blocked
+            && let Some(key) = self.writers.iter_mut().find_map(VecDeque::pop_front)
+        {
+            self.next = Some(key);
             let half = self.slot(key);
             half.writes_next = false;
             wakes.add(half.send.take());
         }
-        self.writers.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// Whether one was woken to send and has not come yet.
+    pub(crate) fn is_next_awaited(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Gives up on the one that was woken and does not come.
+    pub(crate) fn skip_next(&mut self) {
+        self.next = None;
+    }
+
+    /// Whether the half was woken to send; now it is here.
+    pub(crate) fn has_come(&mut self, key: Key) -> bool {
+        let come = self.next == Some(key);
+        if come {
+            self.next = None;
+            self.came += 1;
+        }
+        come
+    }
+
+    /// Whether the half has had its turn and leaves the transport to others that are as urgent, or more. `most`: what the
+    /// transport takes at once.
+    pub(crate) fn yields(&mut self, key: Key, most: usize) -> bool {
+        let Some((holder, sent)) = self.turn else { return false };
+        let over = holder == key && sent >= most * TURN;
+        let urgency = self.conn.direct_urgency(key).map_or(0, usize::from);
+        let yields = over && self.writers.iter().take(urgency + 1).any(|queue| !queue.is_empty());
+        if over {
+            self.turn = None;
+        }
+        yields
+    }
+
+    /// The half sends so much from its caller's buffer.
+    pub(crate) fn count_turn(&mut self, key: Key, sent: usize) {
+        match &mut self.turn {
+            Some((holder, total)) if *holder == key => *total += sent,
+            turn => *turn = Some((key, sent)),
+        }
     }
 
     /// Nothing is queued on any channel: who waits for that looks again.
@@ -284,6 +353,7 @@ impl<W: Wire> State<W> {
 
     /// Forgets who waited on a half that is gone: its number may be another channel's next.
     pub(crate) fn forget_send(&mut self, key: Key) {
+        self.has_come(key);
         let half = self.slot(key);
         half.send = None;
         if std::mem::take(&mut half.flushes) {

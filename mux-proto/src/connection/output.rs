@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
+use super::opens::Address;
 use super::{Connection, Event};
-use crate::channel::{Key, SendState, State};
+use crate::channel::{Channel, Key, SendState, State};
 use crate::{Batch, Limits, Outgoing, Wire};
 
 /// Channels that can send, by urgency; inside an urgency they take turns (RFC 9218 section 10, incremental).
@@ -25,6 +26,11 @@ impl Schedule {
         let key = self.turns.iter_mut().find_map(VecDeque::pop_front)?;
         self.waiting -= 1;
         Some(key)
+    }
+
+    /// Whether a channel waits that is more urgent.
+    fn is_outranked(&self, urgency: u8) -> bool {
+        self.turns.iter().take(usize::from(urgency.min(7))).any(|queue| !queue.is_empty())
     }
 }
 
@@ -81,23 +87,35 @@ impl<W: Wire> Connection<W> {
         self.check_closing();
     }
 
-    /// Announces a frame of at most `len` bytes that the caller sends from its own buffer right after `batch`. `None`
-    /// when something else must go first, or there is no window: then `write` buffers.
-    pub fn begin_direct(&mut self, key: Key, len: usize, batch: &mut Batch) -> Option<Direct> {
-        if self.has_output() || self.cause.is_some() {
+    /// Announces a frame of at most `len` bytes that the caller sends from its own buffer right after `batch`, which
+    /// [`poll_output`](Self::poll_output) has filled to at most `most`. It is the channel's turn, whatever others of its
+    /// urgency have queued; what it has queued itself goes into `batch` first. `None` when something else must go first, or
+    /// there is no window: then `write` buffers.
+    pub fn begin_direct(&mut self, key: Key, len: usize, batch: &mut Batch, most: usize) -> Option<Direct> {
+        if self.cause.is_some() || !self.control.is_empty() {
             return None;
         }
         let address = self.address(key)?;
         let channel = self.table.get_mut(key)?;
-        if !matches!(channel.send.state, SendState::Open) || channel.send.buffered() > 0 {
+        if !matches!(channel.send.state, SendState::Open) || self.schedule.is_outranked(channel.priority.urgency()) {
             return None;
+        }
+        let before = batch.len();
+        while channel.send.buffered() > 0 {
+            let room = most.saturating_sub(batch.len()).min(self.limits.frame as usize) as u32;
+            let sent = push_frame(&mut self.wire, channel, address, room, batch);
+            self.floods.data_sent += sent;
+            if sent == 0 {
+                self.stats.bytes_out += (batch.len() - before) as u64;
+                return None;
+            }
         }
         let take = channel.send.spend(len, self.limits.frame);
         if take == 0 {
+            self.stats.bytes_out += (batch.len() - before) as u64;
             return None;
         }
         self.liveness.used = true;
-        let before = batch.len();
         self.wire.encode(&address.data(take), &mut batch.tail);
         self.floods.data_sent += u64::from(take);
         self.stats.bytes_out += (batch.len() - before) as u64 + u64::from(take);
@@ -115,20 +133,7 @@ impl<W: Wire> Connection<W> {
         self.liveness.used = true;
         let Some(address) = address.filter(|_| channel.can_transmit()) else { return };
         let was_full = channel.send.buffered();
-        if let Some(small) = channel.send.next_small(frame) {
-            // Copying costs less than another slice for the transport.
-            self.wire.encode(&address.data(small.len() as u32), &mut batch.tail);
-            self.floods.data_sent += small.len() as u64;
-            batch.tail.extend_from_slice(small);
-            channel.send.small_sent();
-        } else {
-            let body = channel.send.next_body(frame);
-            if !body.is_empty() {
-                self.wire.encode(&address.data(body.len() as u32), &mut batch.tail);
-                self.floods.data_sent += body.len() as u64;
-                batch.push(body);
-            }
-        }
+        self.floods.data_sent += push_frame(&mut self.wire, channel, address, frame, batch);
         let left = channel.send.buffered();
         let half = limit / 2;
         // Woken at half, a writer that fills the buffer in small steps does not wake for every frame.
@@ -189,6 +194,26 @@ impl<W: Wire> Connection<W> {
             }
         }
     }
+}
+
+/// Moves the next body of at most `most` bytes into `batch`, behind its header. Returns its length; 0 when there is none, or
+/// no window.
+fn push_frame<W: Wire>(wire: &mut W, channel: &mut Channel, address: Address, most: u32, batch: &mut Batch) -> u64 {
+    if let Some(small) = channel.send.next_small(most) {
+        // Copying costs less than another slice for the transport.
+        let len = small.len();
+        wire.encode(&address.data(len as u32), &mut batch.tail);
+        batch.tail.extend_from_slice(small);
+        channel.send.small_sent();
+        return len as u64;
+    }
+    let body = channel.send.next_body(most);
+    let len = body.len();
+    if len > 0 {
+        wire.encode(&address.data(len as u32), &mut batch.tail);
+        batch.push(body);
+    }
+    len as u64
 }
 
 /// The window to aim at: the fair share, or more for a reader that takes so much that the way to the peer and back holds

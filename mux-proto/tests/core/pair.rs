@@ -88,8 +88,9 @@ impl End {
         if !self.batch.is_empty() {
             return None;
         }
-        self.conn.poll_output(&mut self.batch, 256 * 1024);
-        let take = self.conn.begin_direct(key, data.len(), &mut self.batch)?.take;
+        const MOST: usize = 256 * 1024;
+        self.conn.poll_output(&mut self.batch, MOST);
+        let take = self.conn.begin_direct(key, data.len(), &mut self.batch, MOST)?.take;
         self.batch.push(Bytes::copy_from_slice(&data[..take]));
         Some(take)
     }
