@@ -20,6 +20,8 @@ struct Shared {
     phase: AtomicU8,
     /// Operations completed.
     done: AtomicU64,
+    /// The most that the others completed while one took place.
+    overtaken: AtomicU64,
 }
 
 const MEASURING: u8 = 1;
@@ -119,8 +121,13 @@ async fn work<C: Channels>(
             .await
             .map_err(|_| Trouble::Fail(format!("an operation hangs for {} s", STOP.as_secs())))??;
     }
-    let report =
-        Report { count: end.1 - begin.1, latency: percentiles(&mut samples), ..Report::between(begin.0, end.0) };
+    let overtaken = shared.overtaken.load(Ordering::Relaxed) as f64 / (scenario.channels - 1) as f64;
+    let report = Report {
+        count: end.1 - begin.1,
+        latency: percentiles(&mut samples),
+        overtaken: Some(overtaken).filter(|_| scenario.kind == Kind::PingPong && scenario.channels > 1),
+        ..Report::between(begin.0, end.0)
+    };
     say(&Said::Report(report))?;
     // The report counts once the parent has it; it hangs up then, which ends this process, traffic and all.
     while commands.recv().await.is_some() {}
@@ -203,12 +210,14 @@ pub(super) async fn read_ping(rx: &mut impl Rx) -> io::Result<()> {
 struct Clock<'a> {
     shared: &'a Shared,
     started: Instant,
+    /// Operations of all that were complete then.
+    done: u64,
     samples: Samples,
 }
 
 impl<'a> Clock<'a> {
     fn new(shared: &'a Shared) -> Self {
-        Self { shared, started: Instant::now(), samples: Samples::new() }
+        Self { shared, started: Instant::now(), done: u64::MAX, samples: Samples::new() }
     }
 
     fn runs(&self) -> bool {
@@ -217,10 +226,14 @@ impl<'a> Clock<'a> {
 
     fn lap(&mut self) {
         let now = Instant::now();
-        self.shared.done.fetch_add(1, Ordering::Relaxed);
+        let done = self.shared.done.fetch_add(1, Ordering::Relaxed);
         if self.shared.phase.load(Ordering::Relaxed) == MEASURING {
+            let others = done.saturating_sub(self.done);
+            if others > self.shared.overtaken.load(Ordering::Relaxed) {
+                self.shared.overtaken.fetch_max(others, Ordering::Relaxed);
+            }
             self.samples.push(u32::try_from((now - self.started).as_nanos()).unwrap_or(u32::MAX));
         }
-        self.started = now;
+        (self.started, self.done) = (now, done + 1);
     }
 }

@@ -18,7 +18,7 @@ use super::worker::{Latency, Report, Said};
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     /// Figures.
-    Measured(Run),
+    Measured(Box<Run>),
     /// This machine cannot do it; not the backend's fault.
     Skipped(String),
     /// It went wrong.
@@ -32,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) value: f64,
     /// Where single operations are timed.
     pub(crate) latency: Option<Latency>,
+    /// As [`Report::overtaken`].
+    pub(crate) overtaken: Option<f64>,
     /// The same before there was a load beside it, where there is one.
     pub(crate) alone: Option<Alone>,
     /// Processor time while it was measured.
@@ -68,11 +70,11 @@ pub(crate) struct How {
 pub(crate) async fn measure(backend: &Backend, scenario: &Scenario, times: Times, how: &How) -> Outcome {
     match exchange(backend, scenario, times, how).await {
         Ok(intervals) => match intervals.as_slice() {
-            [once] => Outcome::Measured(figures(scenario, once)),
+            [once] => Outcome::Measured(Box::new(figures(scenario, once))),
             [alone, beside] => {
                 let Run { value, latency, .. } = figures(scenario, alone);
                 let alone = Some(Alone { value, latency });
-                Outcome::Measured(Run { alone, ..figures(scenario, beside) })
+                Outcome::Measured(Box::new(Run { alone, ..figures(scenario, beside) }))
             }
             _ => Outcome::Failed("nothing was measured".to_owned()),
         },
@@ -151,6 +153,7 @@ fn figures(scenario: &Scenario, Interval { client, server }: &Interval) -> Run {
     Run {
         value,
         latency: client.latency,
+        overtaken: client.overtaken,
         alone: None,
         cpu_client_s: client.cpu_s,
         cpu_server_s: server.cpu_s,

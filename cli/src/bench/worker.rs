@@ -93,6 +93,9 @@ pub(crate) struct Report {
     pub(crate) budget: u64,
     /// Latencies of single operations, in microseconds.
     pub(crate) latency: Option<Latency>,
+    /// With several channels that ask and answer: the most operations that another completed, on average of the others, while
+    /// one of a channel took place.
+    pub(crate) overtaken: Option<f64>,
 }
 
 /// Percentiles in microseconds.
