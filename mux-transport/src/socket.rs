@@ -1,6 +1,7 @@
-//! What TCP and Unix sockets share: writing without SIGPIPE.
+//! What TCP and Unix sockets share: writing without SIGPIPE, room for connections that wait.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -9,6 +10,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::io::{AsyncWrite, Interest};
+
+/// Connections that the kernel keeps until they are accepted, as far as its own limit (net.core.somaxconn) goes. tokio asks
+/// for 128, which a proxy that makes a connection for each stream exceeds at once; the kernel then resets some of them.
+const BACKLOG: i32 = 4096;
+
+/// Has the kernel keep a burst of connections.
+pub(crate) fn widen_backlog(listener: &impl AsFd) -> io::Result<()> {
+    SockRef::from(listener).listen(BACKLOG)
+}
 
 /// The sending side of a socket. tokio and std write vectored data by writev, which raises SIGPIPE in a host that has
 /// not ignored it; this uses sendmsg with MSG_NOSIGNAL.

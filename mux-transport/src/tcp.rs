@@ -7,7 +7,7 @@ use mux_api::{Error, ErrorKind, Origin, Result, Url};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::socket::SocketWriter;
+use crate::socket::{SocketWriter, widen_backlog};
 use crate::{Acceptor, ByteStream};
 
 pub(crate) async fn connect(url: &Url) -> Result<ByteStream> {
@@ -28,6 +28,7 @@ pub(crate) async fn bind(url: &Url) -> Result<Box<dyn Acceptor>> {
     for address in resolve(url).await? {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
+            widen_backlog(&listener)?;
             let address = format!("//{}", listener.local_addr()?);
             Ok(TcpAcceptor { listener, address })
         };

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use mux_api::{Error, Result, Url};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::socket::SocketWriter;
+use crate::socket::{SocketWriter, widen_backlog};
 use crate::{Acceptor, ByteStream};
 
 pub(crate) async fn connect(url: &Url) -> Result<ByteStream> {
@@ -30,6 +30,7 @@ pub(crate) async fn bind(url: &Url) -> Result<Box<dyn Acceptor>> {
         bound => bound,
     }
     .map_err(fail)?;
+    widen_backlog(&listener).map_err(fail)?;
     let address = url.to_string().split_once(':').map_or_else(String::new, |(_, rest)| rest.to_owned());
     let address = address.split('?').next().unwrap_or_default().to_owned();
     Ok(Box::new(UnixAcceptor { listener, address, path: path.to_owned(), closed: AtomicBool::new(false) }))
