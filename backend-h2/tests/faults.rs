@@ -401,6 +401,42 @@ async fn a_silent_peer_is_noticed_and_a_living_one_is_not_accused() {
     .await;
 }
 
+/// Proxies end a stream on which nothing passes, whatever others of its connection do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_streams_are_kept_alive_beside_a_busy_one() {
+    let mut config = Config::default();
+    config.keepalive = Duration::from_millis(200);
+    let listener = listen("h2c://127.0.0.1:0", &config).await.expect("listens");
+    within(async {
+        let mut requests = by_hand(&listener).await;
+        let (mut bodies, mut sends) = (Vec::new(), Vec::new());
+        for path in ["/ctl", "/ch", "/ch"] {
+            let (response, send) = requests.send_request(request(path, Some(ID)), false).expect("requests");
+            bodies.push(response.await.expect("answers").into_body());
+            sends.push(send);
+        }
+        let session = listener.accept().await.expect("accepts");
+        let (_silent, busy) = (session.accept().await.expect("accepts"), session.accept().await.expect("accepts"));
+        let busy_stream = sends.pop().expect("a stream");
+        let _busy = tokio::spawn(async move {
+            let (mut busy, mut stream) = (busy, busy_stream);
+            loop {
+                // So much is heard and said that nobody needs to ask whether the other lives.
+                stream.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false).expect("sends");
+                busy.write_all(b"x").await.expect("writes");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        for body in &mut bodies[..2] {
+            for _ in 0..2 {
+                assert_eq!(&body.data().await.expect("goes on").expect("a record")[..], [0; 5]);
+            }
+        }
+        assert!(session.cause().is_none());
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unused_session_ends_after_its_idle_time() {
     let config = Config::default();

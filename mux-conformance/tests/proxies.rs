@@ -79,12 +79,20 @@ impl Proxy {
     }
 
     fn haproxy_over(bind: &str, global: &str, server: &str) -> Option<Self> {
-        let config = HAPROXY.replace("{bind}", bind).replace("{global}", global).replace("{server}", server);
+        Self::haproxy_of(&HAPROXY.replace("{idle}", "1h"), bind, global, server)
+    }
+
+    fn haproxy_of(config: &str, bind: &str, global: &str, server: &str) -> Option<Self> {
+        let config = config.replace("{bind}", bind).replace("{global}", global).replace("{server}", server);
         Self::start("haproxy", &["-db", "-q", "-f", "{dir}/config"], &config)
     }
 
     fn nginx(server: &str) -> Option<Self> {
-        let config = NGINX.replace("{server}", server);
+        Self::nginx_of(&NGINX.replace("{idle}", "1h"), server)
+    }
+
+    fn nginx_of(config: &str, server: &str) -> Option<Self> {
+        let config = config.replace("{server}", server);
         Self::start("nginx", &["-e", "{dir}/error.log", "-p", "{dir}", "-c", "{dir}/config"], &config)
     }
 
@@ -105,7 +113,7 @@ impl Way {
     /// Two ends with the proxy between them.
     async fn pair(self, mut client: Config, mut server: Config) -> Result<(Session, Session)> {
         if self.scheme == "h2" {
-            client.tls.pins = vec![MADE.pin.clone()];
+            client.tls.pins = vec![MADE.pin];
             server.tls.identity_pem = Some((MADE.cert_pem.clone().into_bytes(), MADE.key_pem.clone().into_bytes()));
         }
         let backend = libmux::registry().backend(self.scheme).expect("is registered");
@@ -169,9 +177,9 @@ global
 defaults
     mode http
     timeout connect 5s
-    timeout client 1h
-    timeout server 1h
-    timeout tunnel 1h
+    timeout client {idle}
+    timeout server {idle}
+    timeout tunnel {idle}
 frontend in
     bind 127.0.0.1:{port} {bind}
     default_backend out
@@ -199,13 +207,13 @@ http {
         server_name ~^p(?<to>[0-9]+)$;
         {server}
         client_max_body_size 0;
-        client_body_timeout 1h;
+        client_body_timeout {idle};
         keepalive_requests 1000000;
         keepalive_timeout 1h;
         location / {
             grpc_pass grpc://127.0.0.1:$to;
-            grpc_read_timeout 1h;
-            grpc_send_timeout 1h;
+            grpc_read_timeout {idle};
+            grpc_send_timeout {idle};
         }
     }
 }
@@ -355,6 +363,30 @@ async fn transfer(way: Way, len: usize) {
     }
 }
 
+/// One channel is used all the time and another not at all, for longer than the proxy lets a stream be idle.
+async fn idle_streams_live(way: Way) {
+    let mut config = Config::default();
+    config.keepalive = Duration::from_millis(500);
+    let (client, server) = way.pair(config.clone(), config).await.expect("connects");
+    // One after the other, since connections of nginx overtake each other.
+    let (mut silent, mut far) = (client.open().await.expect("opens"), server.accept().await.expect("accepts"));
+    let (mut busy, mut used) = (client.open().await.expect("opens"), server.accept().await.expect("accepts"));
+    for _ in 0..80 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        busy.write_all(b"x").await.expect("writes");
+        assert_eq!(used.read(&mut [0; 1]).await.expect("reads"), 1);
+        used.write_all(b"x").await.expect("answers");
+        assert_eq!(busy.read(&mut [0; 1]).await.expect("reads"), 1);
+    }
+    for channel in [&mut silent, &mut far] {
+        channel.write_all(b"y").await.expect("writes");
+    }
+    for channel in [&mut silent, &mut far] {
+        assert_eq!(channel.read(&mut [0; 1]).await.expect("reads"), 1);
+    }
+    server.open().await.expect("opens").opened().await.expect("is taken");
+}
+
 /// Longer than any buffer on the way, and what the long run adds to it.
 const SOME: usize = 32 << 20;
 const HALF_A_GIBIBYTE: usize = 512 << 20;
@@ -408,6 +440,16 @@ fn the_limits_that_proxies_have_by_default() {
     let _alone = ALONE.lock();
     for proxy in [Proxy::haproxy("", ""), Proxy::nginx("")].into_iter().flatten() {
         play(opens_beyond_the_limit_wait(proxy.way()));
+    }
+}
+
+#[test]
+fn silent_streams_outlive_the_idle_times_of_proxies() {
+    let _alone = ALONE.lock();
+    let (haproxy, nginx) = (HAPROXY.replace("{idle}", "2s"), NGINX.replace("{idle}", "2s"));
+    let proxies = [Proxy::haproxy_of(&haproxy, "proto h2", "", "proto h2"), Proxy::nginx_of(&nginx, "")];
+    for proxy in proxies.into_iter().flatten() {
+        play(idle_streams_live(proxy.way()));
     }
 }
 

@@ -72,7 +72,7 @@ impl Driver {
             by_side,
             self.winding.front().map(|(until, _)| *until),
             keepalive.filter(|_| self.control_key.is_some()).map(|every| self.ping_due(every)),
-            keepalive.filter(|_| self.established).map(|every| self.last_sweep + every),
+            keepalive.filter(|_| self.established).map(|every| self.last_sweep + every / 2),
             Some(limits.idle).filter(|idle| !idle.is_zero()).map(|idle| self.last_used + idle),
         ]
         .into_iter()
@@ -125,7 +125,7 @@ impl Driver {
                 return self.fail(Error::new(ErrorKind::Idle, Origin::Transport, message), false);
             }
         }
-        if self.established && self.last_sweep + keepalive <= now {
+        if self.established && self.last_sweep + keepalive / 2 <= now {
             self.sweep(now);
         }
     }
@@ -140,20 +140,24 @@ impl Driver {
         }
     }
 
-    /// An empty record on each channel that was silent since the last time: hops on the way end idle streams.
+    /// An empty record on each stream on which nothing was sent since the last time, half a keepalive time ago: hops on
+    /// the way end idle streams, the control stream as well while others are busy.
     fn sweep(&mut self, now: Instant) {
         self.last_sweep = now;
         self.shared.counters.pool.tidy();
         for (_, wire) in &mut self.wires {
             let Some(wire) = wire.as_deref_mut() else { continue };
             let silent = !std::mem::replace(&mut wire.busy, false);
-            let records = matches!(&wire.kind, Kind::Channel(channel) if !channel.raw);
+            let records = match &wire.kind {
+                Kind::Control => true,
+                Kind::Channel(channel) => !channel.raw,
+                Kind::Park | Kind::Slot | Kind::Ending => false,
+            };
             if silent && records && !wire.send_ended && wire.link.is_flushed() {
                 let mut frame = Outgoing::new();
                 frame.data(bytes::Bytes::new());
                 let permit = wire.link.permit(0, false);
                 wire.say(frame.with_permit(permit), false);
-                wire.busy = false;
             }
         }
     }
