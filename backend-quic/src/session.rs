@@ -153,6 +153,10 @@ impl SessionOps for QuicSession {
         &self.info
     }
 
+    fn peer_addr(&self) -> Option<String> {
+        Some(self.shared.conn.remote_address().to_string())
+    }
+
     fn capabilities(&self) -> Capabilities {
         let shared = &self.shared;
         shared.wire.capabilities(self.max_datagram().is_some())

@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::relay::{Relay, Way, address_of};
+use common::relay::{LARGE, Relay, Way, address_of};
 use common::{certificate, dial, dial_error, listen, server_config, within};
 use mux_api::{Config, ErrorKind, Origin};
 use tokio::net::UdpSocket;
@@ -41,6 +41,52 @@ async fn an_endpoint_that_is_slow_to_answer_is_not_taken_for_closed() {
     let mut config = Config::default();
     config.tls.pins = vec![made.pin];
     dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_packet_delays_only_the_channel_whose_bytes_it_carried() {
+    const CHANNELS: u8 = 20;
+    let made = certificate();
+    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
+    let relay = Relay::start(address_of(listener.url()), Way::default()).await;
+    let mut config = Config::default();
+    config.tls.pins = vec![made.pin];
+    let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
+    let server = within(listener.accept()).await.expect("accepts");
+    within(async {
+        let (came, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let mut channels = Vec::new();
+        for at in 0..CHANNELS {
+            let mut near = client.open().await.expect("opens");
+            near.write_all(b"?").await.expect("writes");
+            let mut far = server.accept().await.expect("accepts");
+            far.read(&mut [0]).await.expect("reads");
+            channels.push(near);
+            let came = came.clone();
+            tokio::spawn(async move {
+                far.read(&mut [0]).await.expect("reads");
+                came.send(at).expect("somebody listens");
+                far
+            });
+        }
+        // What the path's MTU is tried with is as large.
+        client.ping().await.expect("answers");
+        // It is lost, and so are its first repetitions.
+        relay.lose_large.store(5, Ordering::Relaxed);
+        channels[0].write_all(&[7; LARGE]).await.expect("writes");
+        while relay.lose_large.load(Ordering::Relaxed) == 5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for near in &mut channels[1..] {
+            near.write_all(b"!").await.expect("writes");
+        }
+        let mut overtook = 0;
+        while order.recv().await.expect("all come") != 0 {
+            overtook += 1;
+        }
+        assert!(overtook >= usize::from(CHANNELS / 2), "{overtook} came before the one that was lost");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

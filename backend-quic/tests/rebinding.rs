@@ -36,6 +36,8 @@ async fn a_new_address_in_mid_transfer_loses_nothing() {
         config.tls.pins = vec![made.pin];
         let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
         let server = within(listener.accept()).await.expect("accepts");
+        let first = server.peer_addr();
+        assert_eq!(first, server.info().peer_addr);
         within(async {
             let mut near = client.open().await.expect("opens");
             let mut far = server.accept().await.expect("accepts");
@@ -49,5 +51,7 @@ async fn a_new_address_in_mid_transfer_loses_nothing() {
         })
         .await;
         assert!(relay.rebound.load(Ordering::Relaxed) > 0, "the address has changed");
+        assert_ne!(server.peer_addr(), first, "and the session says so");
+        assert_eq!(client.peer_addr(), relay.address.to_string());
     }
 }

@@ -129,6 +129,11 @@ pub trait SessionOps: Send + Sync + 'static {
     /// Facts fixed by the handshake.
     fn info(&self) -> &SessionInfo;
 
+    /// Where the peer is now, where that can change; `None`: where it was at the handshake.
+    fn peer_addr(&self) -> Option<String> {
+        None
+    }
+
     /// What was negotiated.
     fn capabilities(&self) -> Capabilities;
 

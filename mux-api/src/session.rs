@@ -111,9 +111,14 @@ impl Session {
         self.0.ops.capabilities()
     }
 
-    /// Who the peer is and how we are connected.
+    /// Who the peer is and how we are connected, as of the handshake.
     pub fn info(&self) -> &SessionInfo {
         self.0.ops.info()
+    }
+
+    /// Where the peer is now: on QUIC its address may change while the session lives.
+    pub fn peer_addr(&self) -> String {
+        self.0.ops.peer_addr().unwrap_or_else(|| self.info().peer_addr.clone())
     }
 
     /// Counters.

@@ -27,6 +27,8 @@ impl Default for Way {
     }
 }
 
+pub const LARGE: usize = 1000;
+
 /// Datagrams on their way between one dialer and a listener.
 pub struct Relay {
     pub address: SocketAddr,
@@ -35,6 +37,8 @@ pub struct Relay {
     pub rebound: Arc<AtomicU64>,
     /// While set, the listener's answers are dropped.
     pub mute: Arc<AtomicBool>,
+    /// So many of the dialer's datagrams of [`LARGE`] bytes and more are dropped.
+    pub lose_large: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -44,8 +48,10 @@ impl Relay {
         let address = front.local_addr().expect("has an address");
         let (seen, rebound, mute) =
             (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let task = tokio::spawn(run(front, server, way, Arc::clone(&seen), Arc::clone(&rebound), Arc::clone(&mute)));
-        Self { address, seen, rebound, mute, task }
+        let lose_large = Arc::<AtomicU64>::default();
+        let marks = [&seen, &rebound, &lose_large].map(Arc::clone);
+        let task = tokio::spawn(run(front, server, way, marks, Arc::clone(&mute)));
+        Self { address, seen, rebound, mute, lose_large, task }
     }
 }
 
@@ -59,8 +65,7 @@ async fn run(
     front: UdpSocket,
     server: SocketAddr,
     way: Way,
-    seen: Arc<AtomicU64>,
-    rebound: Arc<AtomicU64>,
+    [seen, rebound, lose_large]: [Arc<AtomicU64>; 3],
     mute: Arc<AtomicBool>,
 ) {
     tokio::time::sleep(way.asleep).await;
@@ -85,6 +90,10 @@ async fn run(
         if way.rebind > 0 && at > 0 && at.is_multiple_of(way.rebind) {
             back = behind(server).await;
             rebound.fetch_add(1, Ordering::Relaxed);
+        }
+        let less = |left: u64| left.checked_sub(1);
+        if forward && len >= LARGE && lose_large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            continue;
         }
         // A full buffer is a lost datagram, as anywhere.
         if forward {
