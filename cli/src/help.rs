@@ -121,6 +121,7 @@ the value before the load, and how good the value with it is beside that.
 Backends: any scheme of 'mux backends', and bare:
   tcp, unix, tls         a connection is a channel; they need a file descriptor for each
   raw-quinn, raw-h2      the libraries under quic and h2c with the settings of the backend, a stream is a channel
+  raw-quinn-defaults     quinn with its own settings
   raw-h2-tls             the same over TLS, under h2
 Whatever uses TLS has a certificate made for the run and trusted by its pin.
 

@@ -11,8 +11,10 @@ pub(crate) enum Bare {
     Unix,
     /// rustls over TCP.
     Tls,
-    /// quinn.
+    /// quinn, with the settings of the backend.
     Quinn,
+    /// quinn as it comes.
+    QuinnDefaults,
     /// h2 over TCP.
     H2,
     /// h2 over TLS.
@@ -20,7 +22,7 @@ pub(crate) enum Bare {
 }
 
 impl Bare {
-    const ALL: [Self; 6] = [Self::Tcp, Self::Unix, Self::Tls, Self::Quinn, Self::H2, Self::H2Tls];
+    const ALL: [Self; 7] = [Self::Tcp, Self::Unix, Self::Tls, Self::Quinn, Self::QuinnDefaults, Self::H2, Self::H2Tls];
 
     /// As it stands in `--backend` and the JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Bare {
             Self::Unix => "unix",
             Self::Tls => "tls",
             Self::Quinn => "raw-quinn",
+            Self::QuinnDefaults => "raw-quinn-defaults",
             Self::H2 => "raw-h2",
             Self::H2Tls => "raw-h2-tls",
         }
@@ -110,7 +113,7 @@ impl Backend {
     /// Whether the listener presents a certificate.
     pub(crate) fn is_tls(&self) -> bool {
         match self {
-            Self::Bare(bare) => matches!(bare, Bare::Tls | Bare::Quinn | Bare::H2Tls),
+            Self::Bare(bare) => matches!(bare, Bare::Tls | Bare::Quinn | Bare::QuinnDefaults | Bare::H2Tls),
             Self::Mux(scheme) | Self::ThroughC(scheme) => {
                 libmux::registry().scheme(scheme).is_ok_and(|scheme| scheme.secure)
             }

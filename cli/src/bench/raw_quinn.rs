@@ -1,4 +1,4 @@
-//! quinn without libmux: what a program of its own would do, with the settings that the backend uses.
+//! quinn without libmux: what a program of its own would do, with the settings that the backend uses or with quinn's own.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +13,7 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::backend::Bare;
 use super::link::{Channels, Rx, Tx};
 use super::scenario::{Kind, Scenario};
 use super::secure::QUIC;
@@ -25,10 +26,27 @@ const WINDOW: u32 = 1 << 20;
 const SEND_WINDOW: u64 = 16 << 20;
 const LOOPBACK_MTU: u16 = 6500;
 
+/// How quinn is set.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    /// As it comes, but for the streams that the scenario needs.
+    defaults: bool,
+    channels: u32,
+    window: Option<u32>,
+    /// A stream is unknown to the peer until something is written: where nothing will be, a byte is.
+    announce: bool,
+}
+
+impl Settings {
+    pub(super) fn of(bare: Bare, scenario: &Scenario, window: Option<u32>) -> Self {
+        let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
+        Self { defaults: bare == Bare::QuinnDefaults, channels, window, announce: scenario.kind == Kind::Idle }
+    }
+}
+
 /// Opens streams.
 pub(super) struct Opening {
     conn: Connection,
-    /// A stream is unknown to the peer until something is written: where nothing will be, a byte is.
     announce: bool,
 }
 
@@ -36,16 +54,11 @@ pub(super) struct Opening {
 pub(super) struct Accepting(Connection);
 
 /// A listener, and where it can be dialed.
-pub(super) fn listen(
-    at: SocketAddr,
-    tls: &TlsConfig,
-    scenario: &Scenario,
-    window: Option<u32>,
-) -> Result<(Endpoint, SocketAddr), Trouble> {
+pub(super) fn listen(at: SocketAddr, tls: &TlsConfig, settings: Settings) -> Result<(Endpoint, SocketAddr), Trouble> {
     let crypto = QuicServerConfig::try_from(tls::server_config(tls, QUIC)?).map_err(failed)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(transport(scenario, window, at.ip().is_loopback()));
-    let endpoint = endpoint(at, Some(server))?;
+    server.transport_config(transport(settings, at.ip().is_loopback()));
+    let endpoint = endpoint(at, Some(server), settings)?;
     let address = endpoint.local_addr()?;
     Ok((endpoint, address))
 }
@@ -57,29 +70,27 @@ pub(super) async fn accept(endpoint: &Endpoint) -> Result<Accepting, Trouble> {
 }
 
 /// Connects.
-pub(super) async fn dial(
-    to: SocketAddr,
-    tls: &TlsConfig,
-    scenario: &Scenario,
-    window: Option<u32>,
-) -> Result<Opening, Trouble> {
+pub(super) async fn dial(to: SocketAddr, tls: &TlsConfig, settings: Settings) -> Result<Opening, Trouble> {
     let crypto = QuicClientConfig::try_from(tls::client_config(tls, QUIC)?).map_err(failed)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport(scenario, window, to.ip().is_loopback()));
+    client.transport_config(transport(settings, to.ip().is_loopback()));
     let from: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let connecting = endpoint((from, 0).into(), None)?.connect_with(client, to, "localhost").map_err(failed)?;
-    Ok(Opening { conn: connecting.await.map_err(failed)?, announce: scenario.kind == Kind::Idle })
+    let endpoint = endpoint((from, 0).into(), None, settings)?;
+    let connecting = endpoint.connect_with(client, to, "localhost").map_err(failed)?;
+    Ok(Opening { conn: connecting.await.map_err(failed)?, announce: settings.announce })
 }
 
-fn transport(scenario: &Scenario, window: Option<u32>, loopback: bool) -> Arc<TransportConfig> {
-    let channels = u32::try_from(scenario.at_once()).unwrap_or(u32::MAX).max(CHANNELS);
+fn transport(Settings { defaults, channels, window, .. }: Settings, loopback: bool) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(channels));
+    if defaults {
+        return Arc::new(transport);
+    }
     let mut discovery = MtuDiscoveryConfig::default();
     if loopback {
         discovery.upper_bound(LOOPBACK_MTU);
     }
-    let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(channels))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(window.unwrap_or(WINDOW)))
@@ -89,7 +100,11 @@ fn transport(scenario: &Scenario, window: Option<u32>, loopback: bool) -> Arc<Tr
     Arc::new(transport)
 }
 
-fn endpoint(at: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+fn endpoint(at: SocketAddr, server: Option<ServerConfig>, settings: Settings) -> io::Result<Endpoint> {
+    if settings.defaults {
+        let socket = std::net::UdpSocket::bind(at)?;
+        return Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime));
+    }
     let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
     // Wanted, not needed: the system may allow less.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);

@@ -93,9 +93,8 @@ pub(crate) struct Report {
     pub(crate) budget: u64,
     /// Latencies of single operations, in microseconds.
     pub(crate) latency: Option<Latency>,
-    /// With several channels that ask and answer: the most operations that another completed, on average of the others, while
-    /// one of a channel took place.
-    pub(crate) overtaken: Option<f64>,
+    /// With several channels that ask and answer: how many stall at once, where one takes more than twice the median.
+    pub(crate) stalled_together: Option<f64>,
 }
 
 /// Percentiles in microseconds.
@@ -236,9 +235,10 @@ async fn serve(
             let listeners = listeners.into_iter().map(|listener| TlsListen::new(listener, &acceptor));
             server::run(listeners.collect(), scenario, commands).await
         }
-        Backend::Bare(Bare::Quinn) => {
+        Backend::Bare(bare @ (Bare::Quinn | Bare::QuinnDefaults)) => {
             let (tls, pin) = secure::presented()?;
-            let (endpoint, address) = raw_quinn::listen(address(at)?, &tls, scenario, window(options)?)?;
+            let settings = raw_quinn::Settings::of(*bare, scenario, window(options)?);
+            let (endpoint, address) = raw_quinn::listen(address(at)?, &tls, settings)?;
             say(&Said::Listening(with_option(&address.to_string(), &pin)))?;
             let accepting = raw_quinn::accept(&endpoint).await?;
             server::run(vec![accepting], scenario, commands).await
@@ -291,9 +291,10 @@ async fn drive(
             let (at, tls) = secure::trusted(at)?;
             client::run(TlsDial::new(dial_tcp(at)?, &tls)?, scenario, times, commands).await
         }
-        Backend::Bare(Bare::Quinn) => {
+        Backend::Bare(bare @ (Bare::Quinn | Bare::QuinnDefaults)) => {
             let (at, tls) = secure::trusted(at)?;
-            let opening = raw_quinn::dial(address(at)?, &tls, scenario, window(options)?).await?;
+            let settings = raw_quinn::Settings::of(*bare, scenario, window(options)?);
+            let opening = raw_quinn::dial(address(at)?, &tls, settings).await?;
             client::run(opening, scenario, times, commands).await
         }
         Backend::Bare(Bare::H2) => {
