@@ -76,7 +76,7 @@ static void end_of(struct peer peer) {
 
 static mux_config probing(void) {
   static mux_config c;
-  if (c.h == 0) c = with_u64(MUX_CFG_KEEPALIVE_MS, getenv("MUX_TEST_SMALL") ? 2000 : 500);
+  if (c.h == 0) c = with_u64(MUX_CFG_KEEPALIVE_MS, getenv("MUX_TEST_SMALL") ? 5000 : 500);
   return c;
 }
 
@@ -132,7 +132,7 @@ static void no_false_alarm(const char *url) {
   struct pair p = connect_with(url, c);
   mux_channel a, b;
   channel_between(p.client, p.server, &a, &b);
-  sleep_ms(getenv("MUX_TEST_SMALL") ? 5000 : 2000);
+  sleep_ms(getenv("MUX_TEST_SMALL") ? 12000 : 2000);
   round_trip(a, b, "after a long silence");
   for (int64_t end = now_ms() + 2000; now_ms() < end;) {
     mux_channel x, y;
