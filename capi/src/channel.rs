@@ -275,6 +275,7 @@ impl Channel {
     }
 
     /// The half, for a call of the application: an error once the session's handle was closed, which ends its channels.
+    #[inline]
     fn recv(&self) -> Result<Owned<'_, Receiving>, Fault> {
         self.check_session()?;
         self.recv.lock().map_err(|fault| self.session.after(fault))
@@ -290,6 +291,7 @@ impl Channel {
     }
 
     /// As [`recv`](Self::recv), for a call that takes bytes.
+    #[inline]
     fn reading(&self) -> Result<Owned<'_, Receiving>, Fault> {
         let recv = self.recv()?;
         self.check_own()?;
@@ -301,12 +303,14 @@ impl Channel {
     }
 
     /// As [`send`](Self::send), for a call that gives bytes.
+    #[inline]
     fn writing(&self) -> Result<Owned<'_, SendHalf>, Fault> {
         let send = self.send()?;
         self.check_own()?;
         Ok(send)
     }
 
+    #[inline]
     fn check_own(&self) -> Result<(), Fault> {
         if self.handed_over.load(Ordering::SeqCst) {
             let message = "the channel's bytes go through the socket of mux_channel_to_fd".to_owned();
@@ -316,11 +320,13 @@ impl Channel {
     }
 
     /// As [`recv`](Self::recv).
+    #[inline]
     fn send(&self) -> Result<Owned<'_, SendHalf>, Fault> {
         self.check_session()?;
         self.send.lock().map_err(|fault| self.session.after(fault))
     }
 
+    #[inline]
     fn check_session(&self) -> Result<(), Fault> {
         if self.session.hub.has_ended() {
             return Err(mux_status_code::MUX_ECLOSED.into());

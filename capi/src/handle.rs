@@ -89,6 +89,7 @@ impl<T: Send + Sync> Table<T> {
     }
 
     /// The object of a handle, kept alive until the result is dropped.
+    #[inline]
     pub(crate) fn pin(&'static self, handle: mux_handle) -> Result<Pinned<T>, Fault> {
         let index = handle as u32;
         if index < self.base {
@@ -203,11 +204,18 @@ impl<T: Send + Sync> Deref for Pinned<T> {
 }
 
 impl<T: Send + Sync> Drop for Pinned<T> {
+    #[inline]
     fn drop(&mut self) {
         let state = self.slot.state.fetch_sub(1, Ordering::AcqRel) - 1;
-        if state & (PINS | OCCUPIED | CLOSED) != OCCUPIED | CLOSED {
-            return;
+        if state & (PINS | OCCUPIED | CLOSED) == OCCUPIED | CLOSED {
+            self.free(state);
         }
+    }
+}
+
+impl<T: Send + Sync> Pinned<T> {
+    #[cold]
+    fn free(&self, state: u64) {
         // The last pin of a closed object. A stale lookup may have added one in between; then it comes here instead.
         let generation = (state >> 32) & LAST_GENERATION;
         let next = ((generation + 1) & LAST_GENERATION) << 32;

@@ -41,6 +41,7 @@ impl Signal {
 
     /// Calls `attempt` until it gives something, and sleeps in between. What happens after `attempt` has looked ends
     /// the sleep, even if it happens before the sleep begins.
+    #[inline]
     pub(crate) fn wait<T>(
         &self,
         deadline: &mut Deadline,
@@ -162,6 +163,7 @@ impl Hub {
     }
 
     /// Waits for one side, or for both with `None`.
+    #[inline]
     pub(crate) fn wait<T>(
         &self,
         side: Option<Side>,

@@ -22,6 +22,7 @@ impl<T> Own<T> {
     }
 
     /// MUX_EREENTRANT if this thread holds it already, MUX_EINTERNAL after a panic.
+    #[inline]
     pub(crate) fn lock(&self) -> Result<Owned<'_, T>, Fault> {
         self.take(|_| Err(mux_status_code::MUX_EINTERNAL.into()))
     }
@@ -37,6 +38,7 @@ impl<T> Own<T> {
         self.holder.load(Ordering::Relaxed) == this_thread()
     }
 
+    #[inline]
     fn take<'a>(
         &'a self,
         poisoned: impl FnOnce(PoisonError<MutexGuard<'a, T>>) -> Result<MutexGuard<'a, T>, Fault>,
@@ -71,6 +73,7 @@ impl<T> DerefMut for Owned<'_, T> {
 }
 
 impl<T> Drop for Owned<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         // Before the mutex is released, so that it never names who does not hold it.
         self.holder.store(0, Ordering::Relaxed);

@@ -250,6 +250,7 @@ impl Session {
 
     /// Why a lock was not had. A call that panicked has left something half done: nothing of this session can be trusted
     /// any more.
+    #[cold]
     pub(crate) fn after(&self, fault: Fault) -> Fault {
         if let (Fault::Plain(mux_status_code::MUX_EINTERNAL), Some(Ok(session))) = (&fault, self.state.get()) {
             session.ops().abort(codes::INTERNAL);

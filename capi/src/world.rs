@@ -58,6 +58,7 @@ const BUILDING: u32 = 1;
 const READY: u32 = 2;
 
 /// The world of this process.
+#[inline]
 pub(crate) fn world() -> &'static World {
     let page = PAGE.load(Ordering::Acquire);
     // SAFETY: once set, PAGE points to a word that is never freed, and WORLD is set before the word reads READY.
@@ -103,6 +104,7 @@ fn new_world() -> &'static World {
 }
 
 /// The object of a handle, whatever its kind.
+#[inline]
 pub(crate) fn pin(handle: mux_handle) -> Result<Pinned<Object>, Fault> {
     world().table.pin(handle)
 }
@@ -110,6 +112,7 @@ pub(crate) fn pin(handle: mux_handle) -> Result<Pinned<Object>, Fault> {
 macro_rules! pin_as {
     ($($name:ident, $variant:ident, $target:ty;)*) => {$(
         /// The object of a handle of this kind.
+        #[inline]
         pub(crate) fn $name(handle: mux_handle) -> Result<impl std::ops::Deref<Target = $target>, Fault> {
             struct As(Pinned<Object>);
             impl std::ops::Deref for As {

@@ -112,29 +112,12 @@ impl<W: Wire> DrivenSend<W> {
         wakes.wake();
         if take > 0 { Sent::Bytes(take) } else { nothing() }
     }
-}
 
-/// What became of a write from the caller's buffer.
-enum Sent {
-    /// So many bytes are the transport's, or its queue's.
-    Bytes(usize),
-    /// The transport will say when it takes more.
-    Waiting,
-    /// They have to be buffered.
-    Nothing,
-}
-
-impl<W: Wire> SendOps for DrivenSend<W> {
-    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
+    /// As [`poll_write`](SendOps::poll_write), of at most 16 slices.
+    fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
         self.flush_since = None;
-        // More than 16 slices are taken in steps: a short write is always allowed.
-        let full = || bufs.iter().filter(|buf| !buf.is_empty());
-        let mut some = [IoSlice::new(&[]); 16];
-        some.iter_mut().zip(full()).for_each(|(slot, buf)| *slot = IoSlice::new(buf));
-        let fin = flags.contains(WriteFlags::FIN) && full().count() <= some.len();
-        let bufs = &some[..full().count().min(some.len())];
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let gather = flags.contains(WriteFlags::MORE);
+        let (fin, gather) = (flags.contains(WriteFlags::FIN), flags.contains(WriteFlags::MORE));
         if total >= DIRECT && !gather {
             match self.write_direct(cx, bufs, total) {
                 Sent::Bytes(taken) => {
@@ -157,6 +140,32 @@ impl<W: Wire> SendOps for DrivenSend<W> {
         }
         self.shared.finish_call(state, gather);
         Poll::Ready(Ok(taken))
+    }
+}
+
+/// What became of a write from the caller's buffer.
+enum Sent {
+    /// So many bytes are the transport's, or its queue's.
+    Bytes(usize),
+    /// The transport will say when it takes more.
+    Waiting,
+    /// They have to be buffered.
+    Nothing,
+}
+
+impl<W: Wire> SendOps for DrivenSend<W> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
+        if bufs.len() == 1 {
+            return self.write(cx, bufs, flags);
+        }
+        // More than 16 slices are taken in steps: a short write is always allowed.
+        let full = || bufs.iter().filter(|buf| !buf.is_empty());
+        let mut some = [IoSlice::new(&[]); 16];
+        some.iter_mut().zip(full()).for_each(|(slot, buf)| *slot = IoSlice::new(buf));
+        let count = full().count();
+        let more = if flags.contains(WriteFlags::MORE) { WriteFlags::MORE } else { WriteFlags::NONE };
+        let flags = if count > some.len() { more } else { flags };
+        self.write(cx, &some[..count.min(some.len())], flags)
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
@@ -284,9 +293,16 @@ impl<W: Wire> DrivenRecv<W> {
 
 impl<W: Wire> RecvOps for DrivenRecv<W> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
-        let before = buf.filled().len();
-        while buf.remaining() > 0 {
-            let mut state = self.shared.state();
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        if room == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let mut state = self.shared.state();
+        if state.conn.copy(self.key, room, |bytes| buf.put_slice(bytes)) {
+            self.shared.finish_call(state, true);
+            return Poll::Ready(Ok(room));
+        }
+        loop {
             match state.conn.take(self.key, buf.remaining()) {
                 Ok(Chunk::Data(chunk)) => {
                     // Credit is the driver's to send: together with whatever else goes out on its turn. The copy is made
@@ -302,6 +318,10 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
+            if buf.remaining() == 0 {
+                break;
+            }
+            state = self.shared.state();
         }
         Poll::Ready(Ok(buf.filled().len() - before))
     }

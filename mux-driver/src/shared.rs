@@ -156,6 +156,14 @@ impl<W: Wire> Shared<W> {
     /// Ends a call of the application: sends what it queued if nothing was sent since the driver's last turn, else
     /// leaves it to the driver; then wakes whoever can go on.
     pub(crate) fn finish_call(&self, mut state: MutexGuard<'_, State<W>>, gather: bool) {
+        // The usual case within a burst: nobody to wake, and nothing to send or the driver's turn comes anyway.
+        let driven = state.waits_for_tasks
+            || state.blocked
+            || (state.driver_woken && (gather || state.sent_since_turn))
+            || !state.conn.has_output();
+        if driven && !state.conn.has_events() {
+            return;
+        }
         let mut wakes = Wakes::default();
         state.collect(&mut wakes);
         if !state.conn.has_output() {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// How the direction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,9 @@ const COPIED: u64 = u64::MAX;
 impl RecvSide {
     /// Smaller bodies are copied, so that they pin no receive buffer.
     pub(crate) const PINS_FROM: usize = 2048;
+
+    /// Up to here a read is a copy.
+    const SMALL_READ: usize = 512;
 
     /// `now`: microseconds of the connection's clock, which wraps.
     pub(crate) fn new(size: u32, now: u32) -> Self {
@@ -129,11 +132,30 @@ impl RecvSide {
         } else if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
-        let len = head.len() as u32;
+        self.count(head.len());
+        Some(head)
+    }
+
+    /// Gives the next `most` bytes to `put`, if they are few and more wait behind them in one piece; `false`:
+    /// [`take`](Self::take) them. A copy costs less than a slice that shares them.
+    pub(crate) fn copy(&mut self, most: usize, put: impl FnOnce(&[u8])) -> bool {
+        match self.queue.front_mut() {
+            Some((_, front)) if most <= Self::SMALL_READ && front.len() > most => {
+                put(&front[..most]);
+                front.advance(most);
+                self.count(most);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// So many bytes are read.
+    fn count(&mut self, len: usize) {
+        let len = len as u32;
         self.buffered -= len;
         self.owed += len;
         self.measured = self.measured.saturating_add(len);
-        Some(head)
     }
 
     /// How much the application reads in the time of a round trip, both in microseconds; `None` before one is over.
@@ -235,5 +257,28 @@ impl RecvSide {
         self.buffered = 0;
         self.queue = VecDeque::new();
         self.tail = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_reads_copy_and_large_ones_share_the_same_bytes() {
+        let mut recv = RecvSide::new(65_536, 0);
+        let body: Vec<u8> = (0..3000u32).map(|at| (at % 251) as u8).collect();
+        assert!(recv.push(Bytes::copy_from_slice(&body), 1));
+        let mut got = Vec::new();
+        assert!(!recv.copy(3000, |_| panic!("nothing would be left: it is taken")));
+        assert!(!recv.copy(RecvSide::SMALL_READ + 1, |_| panic!("large")));
+        for most in [64, 1, 512] {
+            assert!(recv.copy(most, |part| got.extend_from_slice(part)));
+        }
+        assert_eq!((recv.buffered() as usize, recv.owed as usize), (3000 - 577, 577));
+        while let Some(part) = recv.take(1000) {
+            got.extend_from_slice(&part);
+        }
+        assert_eq!((got, recv.buffered()), (body, 0));
     }
 }

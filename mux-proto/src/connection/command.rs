@@ -140,7 +140,11 @@ impl<W: Wire> Connection<W> {
     /// transport stays small enough for the processor's cache.
     pub fn send_limit(&self) -> usize {
         let most = self.limits.send_buffer as usize;
-        (Limits::SHARED_SEND_BUFFER / self.sendable().max(1)).clamp(most.min(Limits::LEAST_SEND_BUFFER), most)
+        if self.sendable() <= 1 {
+            // The usual case costs no division.
+            return Limits::SHARED_SEND_BUFFER.clamp(most.min(Limits::LEAST_SEND_BUFFER), most);
+        }
+        (Limits::SHARED_SEND_BUFFER / self.sendable()).clamp(most.min(Limits::LEAST_SEND_BUFFER), most)
     }
 
     /// Bytes written on the channel and not yet handed over.
@@ -264,6 +268,15 @@ impl<W: Wire> Connection<W> {
         }
         let channel = self.table.get(key).ok_or_else(|| self.gone())?;
         self.recv_end(channel)
+    }
+
+    /// Gives exactly the next `most` bytes to `put`, if copying them is the cheapest; `false`: [`take`](Self::take) them.
+    pub fn copy(&mut self, key: Key, most: usize, put: impl FnOnce(&[u8])) -> bool {
+        let copied = self.table.get_mut(key).is_some_and(|channel| channel.recv.copy(most, put));
+        if copied {
+            self.after_read(key);
+        }
+        copied
     }
 
     /// Whether at least `min` bytes, or as many as the window holds, wait, or a read would end or fail.

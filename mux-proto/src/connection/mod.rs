@@ -159,6 +159,11 @@ impl<W: Wire> Connection<W> {
         self.events.pop()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has something to tell.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Whether the peer's abilities are known.
     pub fn is_established(&self) -> bool {
         !matches!(self.peer, Peer::Unknown { .. })
