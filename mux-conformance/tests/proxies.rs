@@ -1,6 +1,8 @@
 //! The contract on HTTP/2 through the proxies that people run: HAProxy and nginx, started here on loopback ports. Where one
 //! is not installed its test says so and passes. A third, made here, does the worst of both and runs always.
 
+#[path = "common/alone.rs"]
+mod alone;
 #[path = "proxies/fake.rs"]
 mod fake;
 
@@ -147,9 +149,6 @@ static MADE: LazyLock<SelfSigned> = LazyLock::new(|| self_signed(&["localhost", 
 
 /// Where the listening ends live, since a listener must outlive the scenario that does not know of it.
 static SERVERS: LazyLock<Runtime> = LazyLock::new(runtime);
-
-/// The suite counts the descriptors of the process, so that one test runs at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 static KEPT: Mutex<VecDeque<Arc<Listener>>> = Mutex::new(VecDeque::new());
 
@@ -401,62 +400,67 @@ fn masses(way: Way) {
 
 #[test]
 fn haproxy() {
-    let _alone = ALONE.lock();
-    // Connections that it keeps for later sessions would count as descriptors left behind.
-    let Some(proxy) = Proxy::haproxy(STREAMS, "pool-max-conn 0") else { return };
-    examine("haproxy", proxy.way());
-    let Some(proxy) = Proxy::haproxy(STREAMS, "") else { return };
-    masses(proxy.way());
+    alone::alone("haproxy", || {
+        // Connections that it keeps for later sessions would count as descriptors left behind.
+        let Some(proxy) = Proxy::haproxy(STREAMS, "pool-max-conn 0") else { return };
+        examine("haproxy", proxy.way());
+        let Some(proxy) = Proxy::haproxy(STREAMS, "") else { return };
+        masses(proxy.way());
+    });
 }
 
 #[test]
 fn haproxy_with_tls_on_both_sides() {
-    let _alone = ALONE.lock();
-    let Some(proxy) = Proxy::haproxy_tls(STREAMS) else { return };
-    let way = Way { scheme: "h2", port: proxy.port };
-    play(a_thousand_channels(way));
-    play(transfer(way, SOME));
+    alone::alone("haproxy_with_tls_on_both_sides", || {
+        let Some(proxy) = Proxy::haproxy_tls(STREAMS) else { return };
+        let way = Way { scheme: "h2", port: proxy.port };
+        play(a_thousand_channels(way));
+        play(transfer(way, SOME));
+    });
 }
 
 #[test]
 fn nginx() {
-    let _alone = ALONE.lock();
-    let Some(proxy) = Proxy::nginx("http2_max_concurrent_streams 4096;") else { return };
-    examine("nginx", proxy.way());
-    masses(proxy.way());
+    alone::alone("nginx", || {
+        let Some(proxy) = Proxy::nginx("http2_max_concurrent_streams 4096;") else { return };
+        examine("nginx", proxy.way());
+        masses(proxy.way());
+    });
 }
 
 #[test]
 fn one_that_does_the_worst_of_all() {
-    let _alone = ALONE.lock();
-    let way = Way { scheme: "h2c", port: SERVERS.block_on(fake::start()) };
-    examine("fake", way);
-    play(a_thousand_channels(way));
-    play(sixty_unread_channels(way));
+    alone::alone("one_that_does_the_worst_of_all", || {
+        let way = Way { scheme: "h2c", port: SERVERS.block_on(fake::start()) };
+        examine("fake", way);
+        play(a_thousand_channels(way));
+        play(sixty_unread_channels(way));
+    });
 }
 
 #[test]
 fn the_limits_that_proxies_have_by_default() {
-    let _alone = ALONE.lock();
-    for proxy in [Proxy::haproxy("", ""), Proxy::nginx("")].into_iter().flatten() {
-        play(opens_beyond_the_limit_wait(proxy.way()));
-    }
+    alone::alone("the_limits_that_proxies_have_by_default", || {
+        for proxy in [Proxy::haproxy("", ""), Proxy::nginx("")].into_iter().flatten() {
+            play(opens_beyond_the_limit_wait(proxy.way()));
+        }
+    });
 }
 
 #[test]
 fn silent_streams_outlive_the_idle_times_of_proxies() {
-    let _alone = ALONE.lock();
-    let (haproxy, nginx) = (HAPROXY.replace("{idle}", "2s"), NGINX.replace("{idle}", "2s"));
-    let proxies = [Proxy::haproxy_of(&haproxy, "proto h2", "", "proto h2"), Proxy::nginx_of(&nginx, "")];
-    for proxy in proxies.into_iter().flatten() {
-        play(idle_streams_live(proxy.way()));
-    }
+    alone::alone("silent_streams_outlive_the_idle_times_of_proxies", || {
+        let (haproxy, nginx) = (HAPROXY.replace("{idle}", "2s"), NGINX.replace("{idle}", "2s"));
+        let proxies = [Proxy::haproxy_of(&haproxy, "proto h2", "", "proto h2"), Proxy::nginx_of(&nginx, "")];
+        for proxy in proxies.into_iter().flatten() {
+            play(idle_streams_live(proxy.way()));
+        }
+    });
 }
 
 #[test]
 #[ignore = "make test-full: a gibibyte takes its time"]
 fn a_gibibyte() {
-    let _alone = ALONE.lock();
     for proxy in [Proxy::haproxy("", ""), Proxy::nginx("")].into_iter().flatten() {
         play(transfer(proxy.way(), HALF_A_GIBIBYTE));
     }
