@@ -44,7 +44,8 @@ impl Sender {
         }
     }
 
-    /// Waits for room, or for the transport to take everything; `sending`: it had some before this was looked at.
+    /// Waits for room, or for the transport to take everything; `sending`: it had some before this was looked at. That is asked
+    /// under the lock, without which the driver hands out no frame: what is handed out afterwards would be missed.
     fn wait(&self, state: &mut ChannelState, need: usize, waker: &Waker, sending: bool) {
         remember(&mut state.send_waker, waker);
         state.send_need = need;
@@ -68,8 +69,8 @@ impl Sender {
 impl SendOps for Sender {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
+        let sending = self.channel.is_sending();
         self.check_closing()?;
         let room = self.room(&state)?;
         let taken = state.send.write(bufs, room, &self.channel.counters.pool);
@@ -85,8 +86,8 @@ impl SendOps for Sender {
     }
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
-        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
+        let sending = self.channel.is_sending();
         self.check_closing()?;
         let room = self.room(&state)?;
         let empty = data.is_empty();
@@ -101,8 +102,8 @@ impl SendOps for Sender {
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
-        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
+        let sending = self.channel.is_sending();
         let enough = min.clamp(1, self.enough());
         match self.room(&state) {
             Ok(room) if room < enough => {
@@ -114,8 +115,8 @@ impl SendOps for Sender {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
+        let sending = self.channel.is_sending();
         match &state.send.state {
             SendState::Stopped { code, .. } => return Poll::Ready(Err(crate::error::stopped(*code))),
             SendState::Reset { .. } => return Poll::Ready(state.send_error().map_or(Ok(()), Err)),
@@ -147,8 +148,8 @@ impl SendOps for Sender {
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let sending = self.channel.is_sending();
         let mut state = self.channel.lock();
+        let sending = self.channel.is_sending();
         match (&state.send.state, &state.cause) {
             (SendState::Stopped { code, .. }, _) => return Poll::Ready(Err(crate::error::stopped(*code))),
             (SendState::Reset { .. }, _) => return Poll::Ready(state.send_error().map_or(Ok(()), Err)),

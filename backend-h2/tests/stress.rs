@@ -106,3 +106,21 @@ async fn many_tasks_on_one_session() {
         task.abort();
     }
 }
+
+/// The transport may take everything between a look at what is under way and the wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_flush_never_misses_that_all_was_taken() {
+    let (client, server, _listener) = pair(&Config::default()).await;
+    within(async {
+        let mut near = client.open().await.expect("opens");
+        let mut far = server.accept().await.expect("accepts");
+        let reading = tokio::spawn(async move { while far.read(&mut [0; 4096]).await.expect("reads") > 0 {} });
+        for _ in 0..5_000 {
+            near.write_all(b"x").await.expect("writes");
+            near.send_half().flush().await.expect("flushes");
+        }
+        near.finish().expect("finishes");
+        reading.await.expect("reads");
+    })
+    .await;
+}
