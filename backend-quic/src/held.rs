@@ -14,7 +14,7 @@ pub(crate) struct Held {
     pub(crate) queue: VecDeque<Bytes>,
     pub(crate) tail: BytesMut,
     pub(crate) bytes: usize,
-    /// When a finished direction is given up.
+    /// When a finished direction that nobody holds is given up.
     pub(crate) until: Option<Instant>,
 }
 

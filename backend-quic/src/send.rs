@@ -230,9 +230,7 @@ impl SendOps for QuicSend {
 impl Drop for QuicSend {
     fn drop(&mut self) {
         // A finished direction is kept until it is acknowledged; any other is abandoned, never ended cleanly.
-        if matches!(lock(&self.0.state).phase, Phase::Open) {
-            let _ = self.0.reset(codes::DROPPED);
-        }
+        self.0.let_half_go();
         self.0.unregister();
         self.0.leave();
     }

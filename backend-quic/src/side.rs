@@ -459,8 +459,20 @@ impl SendSide {
     pub(crate) fn finish_locked(self: &Arc<Self>, state: &mut State) {
         state.phase = Phase::Finishing;
         if self.drain(state).is_pending() {
-            state.held().until = Instant::now().checked_add(self.shared.settings.linger);
             self.enlist(state);
+        }
+    }
+
+    /// The application has let go of the half: what was finished is sent for the linger time, anything else was abandoned.
+    pub(crate) fn let_half_go(&self) {
+        let mut state = lock(&self.state);
+        match state.phase {
+            Phase::Finishing => state.held().until = Instant::now().checked_add(self.shared.settings.linger),
+            Phase::Open => {
+                drop(state);
+                let _ = self.reset(codes::DROPPED);
+            }
+            _ => {}
         }
     }
 }

@@ -213,6 +213,41 @@ async fn a_flood_of_streams_that_are_reset_at_once_is_bounded_and_harms_nobody_e
     common::idle(&[&session]).await;
 }
 
+/// The linger time is for what nobody holds any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_direction_waits_for_a_slow_reader_while_it_is_held() {
+    let made = certificate();
+    let mut config = server_config(&made);
+    config.window = 4096;
+    let listener = listen("quic://127.0.0.1:0", &config).await;
+    let mut config = mux_api::Config::default();
+    config.tls.pins = vec![made.pin];
+    config.linger = Duration::from_millis(200);
+    let client = common::dial(listener.url(), &config).await.expect("dials");
+    let server = within(listener.accept()).await.expect("accepts");
+    within(async {
+        for held in [true, false] {
+            let mut near = client.open().await.expect("opens");
+            near.write_all(&[1; 100_000]).await.expect("writes");
+            near.finish().expect("finishes");
+            let near = held.then_some(near);
+            let mut far = server.accept().await.expect("accepts");
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let mut total = 0;
+            let end = loop {
+                match far.read(&mut [0; 4096]).await {
+                    Ok(0) => break Ok(total),
+                    Ok(len) => total += len,
+                    Err(error) => break Err(error.kind()),
+                }
+            };
+            assert_eq!(end, if held { Ok(100_000) } else { Err(mux_api::ErrorKind::Reset) });
+            drop(near);
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_that_the_peer_does_not_read_ends_after_the_linger_time() {
     let made = certificate();
