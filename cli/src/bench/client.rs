@@ -106,12 +106,12 @@ async fn work<C: Channels>(
     // Traffic goes on until the server has taken its figures.
     undisturbed(&mut tasks, commands.recv()).await?;
     shared.phase.store(STOPPING, Ordering::Relaxed);
-    let mut each = Vec::new();
+    let mut samples = Samples::new();
     // A writer may sit in a full window; it has nothing to tell, so it is not waited for.
     if !matches!(scenario.kind, Kind::Stream { .. }) {
         let stopping = async {
             while let Some(ended) = tasks.join_next().await {
-                each.push(outcome(ended)?);
+                samples.extend(outcome(ended)?);
             }
             Ok::<(), Trouble>(())
         };
@@ -119,14 +119,8 @@ async fn work<C: Channels>(
             .await
             .map_err(|_| Trouble::Fail(format!("an operation hangs for {} s", STOP.as_secs())))??;
     }
-    let stalled = stalled_together(&each).filter(|_| scenario.kind == Kind::PingPong && scenario.channels > 1);
-    let mut samples = each.concat();
-    let report = Report {
-        count: end.1 - begin.1,
-        latency: percentiles(&mut samples),
-        stalled_together: stalled,
-        ..Report::between(begin.0, end.0)
-    };
+    let report =
+        Report { count: end.1 - begin.1, latency: percentiles(&mut samples), ..Report::between(begin.0, end.0) };
     say(&Said::Report(report))?;
     // The report counts once the parent has it; it hangs up then, which ends this process, traffic and all.
     while commands.recv().await.is_some() {}
@@ -159,33 +153,6 @@ pub(super) fn percentiles(samples: &mut [u32]) -> Option<Latency> {
     let at = |part: f64| f64::from(*samples.get((samples.len() as f64 * part) as usize)?).into();
     let micros = |nanos: Option<f64>| nanos.map(|nanos| nanos / 1000.0);
     Some(Latency { p50_us: micros(at(0.50))?, p99_us: micros(at(0.99))? })
-}
-
-/// How many of the tasks stall at once, on average of the operations that take more than twice the median: in the middle of
-/// such a one, tasks that are in one too, itself included. `None` without any. The operations of a task follow one another.
-fn stalled_together(each: &[Samples]) -> Option<f64> {
-    let median = percentiles(&mut each.concat())?.p50_us * 1000.0;
-    let stalls = |samples: &Samples| {
-        let mut now = 0;
-        let spans = samples.iter().map(|nanos| {
-            let begin = now;
-            now += u64::from(*nanos);
-            (begin, now)
-        });
-        spans.filter(|(begin, end)| (end - begin) as f64 > median * 2.0).collect::<Vec<(u64, u64)>>()
-    };
-    let each: Vec<_> = each.iter().map(stalls).collect();
-    let (mut stalled, mut together) = (0u64, 0u64);
-    for (begin, end) in each.iter().flatten() {
-        let middle = begin.midpoint(*end);
-        let is_in = |spans: &&Vec<(u64, u64)>| {
-            let next = spans.partition_point(|(_, end)| *end < middle);
-            spans.get(next).is_some_and(|(begin, _)| *begin <= middle)
-        };
-        stalled += 1;
-        together += each.iter().filter(is_in).count() as u64;
-    }
-    (stalled > 0).then(|| together as f64 / stalled as f64)
 }
 
 async fn stream(mut tx: impl Tx, _rx: impl Rx, size: usize, shared: Arc<Shared>) -> io::Result<Samples> {
@@ -255,18 +222,5 @@ impl<'a> Clock<'a> {
             self.samples.push(u32::try_from((now - self.started).as_nanos()).unwrap_or(u32::MAX));
         }
         self.started = now;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn those_who_stall_at_once_are_counted() {
-        assert_eq!(stalled_together(&[vec![10; 100], vec![10; 100]]), None);
-        let at = |place: usize| (0..100).map(|now| if now == place { 100 } else { 10 }).collect::<Samples>();
-        assert_eq!(stalled_together(&[at(20), at(20), at(20), at(20)]), Some(4.0));
-        assert_eq!(stalled_together(&[at(0), at(20), at(40), at(60)]), Some(1.0));
     }
 }

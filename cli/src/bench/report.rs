@@ -24,10 +24,6 @@ pub(crate) struct Row {
     p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99_us: Option<f64>,
-    /// With several channels that ask and answer: how many stall at once, where one takes more than twice the median. A lost
-    /// packet stops one channel, or all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stalled_together: Option<f64>,
     /// Where a load came beside it: the value before, how good the value is beside that (above 1 is better), and latencies.
     #[serde(skip_serializing_if = "Option::is_none")]
     alone: Option<f64>,
@@ -92,7 +88,6 @@ impl Row {
             value: median(values),
             p50_us: latency(|run| Some(run.latency?.p50_us)),
             p99_us: latency(|run| Some(run.latency?.p99_us)),
-            stalled_together: latency(|run| run.stalled_together),
             alone: latency(|run| Some(run.alone?.value)),
             of_alone: median(
                 runs.iter().filter_map(|run| Some(scenario.unit.ratio(run.value, run.alone?.value))).collect(),
@@ -237,7 +232,6 @@ pub(super) mod tests {
         Outcome::Measured(Box::new(Run {
             value,
             latency: None,
-            stalled_together: None,
             alone: None,
             cpu_client_s: 0.0,
             cpu_server_s: 0.0,

@@ -32,8 +32,6 @@ pub(crate) struct Run {
     pub(crate) value: f64,
     /// Where single operations are timed.
     pub(crate) latency: Option<Latency>,
-    /// As [`Report::stalled_together`].
-    pub(crate) stalled_together: Option<f64>,
     /// The same before there was a load beside it, where there is one.
     pub(crate) alone: Option<Alone>,
     /// Processor time while it was measured.
@@ -153,7 +151,6 @@ fn figures(scenario: &Scenario, Interval { client, server }: &Interval) -> Run {
     Run {
         value,
         latency: client.latency,
-        stalled_together: client.stalled_together,
         alone: None,
         cpu_client_s: client.cpu_s,
         cpu_server_s: server.cpu_s,

@@ -93,8 +93,6 @@ pub(crate) struct Report {
     pub(crate) budget: u64,
     /// Latencies of single operations, in microseconds.
     pub(crate) latency: Option<Latency>,
-    /// With several channels that ask and answer: how many stall at once, where one takes more than twice the median.
-    pub(crate) stalled_together: Option<f64>,
 }
 
 /// Percentiles in microseconds.
