@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use mux_api::backend::SendOps;
-use mux_api::{Error, Initiator, Priority, Result, WriteFlags, codes};
+use mux_api::{Error, Initiator, Priority, Result, WriteFlags};
 
 use crate::ask::write_chunk;
 use crate::shared::lock;
