@@ -29,8 +29,8 @@ use crate::wire::Wire;
 /// Prefaces that are read at once. More only wait until one of these is complete or late.
 const PREFACES: usize = 256;
 
-/// How long a preface may take.
-const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a preface may take: on a slow link its packet may be lost more than once.
+const PREFACE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A stream of the peer's that nobody has taken yet. Dropped, it is reset, never ended cleanly.
 struct Arriving {
