@@ -29,6 +29,13 @@ const HANDSHAKES: usize = 1024;
 /// that theirs is their own (RFC 9000 section 8.1.2), which costs a round trip and no memory.
 const UNPROVEN: usize = 128;
 
+/// Dialers that the listener has not looked at yet; what further ones send is lost, and they send it again. quinn holds 65,536
+/// otherwise, at over 2 KiB each, on a machine that is too busy to look.
+const UNSEEN: usize = 512;
+
+/// What such dialers may send beyond their first datagrams (early data), each and all together, in bytes.
+const UNSEEN_DATA: [u64; 2] = [256 << 10, 4 << 20];
+
 /// How long a handshake may take when the configuration sets no limit.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -54,8 +61,11 @@ impl Accepting {
         let settings = Settings::new(config, url)?;
         // Each connection gets settings of its own: here they are only tried.
         settings.transport(Role::Server, Ipv4Addr::LOCALHOST.into(), &Ending::default())?;
+        let mut server = ServerConfig::with_crypto(crypto::server(config, &settings.options)?);
+        let [each, all] = UNSEEN_DATA;
+        server.max_incoming(UNSEEN).incoming_buffer_size(each).incoming_buffer_size_total(all);
         Ok(Self {
-            server: ServerConfig::with_crypto(crypto::server(config, &settings.options)?),
+            server,
             // Not before a dialer is known of whom a certificate is asked.
             early: settings.options.resume == Resume::Early && config.tls.client_auth == ClientAuth::None,
             settings,
