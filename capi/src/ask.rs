@@ -150,12 +150,13 @@ fn of_session(session: &Session, key: u32) -> Result<Fact, Fault> {
     if key == Key::MUX_INFO_URL as u32 {
         return Ok(Fact::Text(session.url().to_owned()));
     }
-    let info: &SessionInfo = session.connected_session()?.info();
+    let connected = session.connected_session()?;
+    let info: &SessionInfo = connected.info();
     let tls = info.tls.as_ref();
     let text = |text: Option<&String>| Ok(Fact::Text(text.cloned().unwrap_or_default()));
     match key {
         _ if key == Key::MUX_INFO_LOCAL_ADDR as u32 => text(Some(&info.local_addr)),
-        _ if key == Key::MUX_INFO_PEER_ADDR as u32 => text(Some(&info.peer_addr)),
+        _ if key == Key::MUX_INFO_PEER_ADDR as u32 => text(Some(&connected.peer_addr())),
         _ if key == Key::MUX_INFO_ALPN as u32 => text(tls.map(|tls| &tls.alpn)),
         _ if key == Key::MUX_INFO_TLS as u32 => text(tls.map(|tls| &tls.summary)),
         _ if key == Key::MUX_INFO_PEER_CERT_DER as u32 => {
