@@ -42,7 +42,7 @@ impl Suite {
             seeds: None,
             full: false,
             deadline: None,
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(60),
             progress: false,
         }
     }
@@ -76,7 +76,8 @@ impl Suite {
         self
     }
 
-    /// How long what a scenario leaves behind may take to go away before it counts as leaked: 20 seconds unless said.
+    /// How long what a scenario leaves behind may take to go away before it counts as leaked: 60 seconds unless said. A QUIC
+    /// connection drains for three probe timeouts (RFC 9000 section 10.2), which a starved machine makes long.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

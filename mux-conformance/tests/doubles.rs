@@ -27,7 +27,7 @@ const FOUND: &[(Flaw, &str, &str)] = &[
 fn examine(flaw: Flaw, scenarios: &str) -> Report {
     let subject = Subject::backend(Arc::new(Flawed::new(flaw)), "qmux://127.0.0.1:0").named(format!("{flaw:?}"));
     // What is broken would wait for ever: seconds are enough to see that.
-    let (deadline, patience) = if flaw == Flaw::None { (60, 20) } else { (6, 2) };
+    let (deadline, patience) = if flaw == Flaw::None { (60, 60) } else { (6, 2) };
     let suite = Suite::new(subject).filter(scenarios).deadline(Duration::from_secs(deadline));
     suite.patience(Duration::from_secs(patience)).run()
 }
