@@ -252,7 +252,7 @@ fn client_settings(limits: &Limits) -> client::Builder {
 pub(crate) fn server_settings(limits: &Limits) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
-        .initial_window_size(limits.stream_window())
+        .initial_window_size(limits.accepting_stream_window())
         .initial_connection_window_size(Limits::CONNECTION_WINDOW)
         .max_frame_size(Limits::FRAME)
         .max_header_list_size(Limits::HEADER_LIST)

@@ -117,9 +117,20 @@ impl Limits {
         Credits { early: u64::from(self.early), window: u64::from(self.window) }
     }
 
-    /// The stream window to announce (SETTINGS_INITIAL_WINDOW_SIZE).
+    /// The stream window that the dialing end announces at first (SETTINGS_INITIAL_WINDOW_SIZE).
     pub(crate) fn stream_window(&self) -> u32 {
         Self::stream_window_for(self.window)
+    }
+
+    /// The largest window of the accepting end. It never changes its stream windows: an end that has SETTINGS to acknowledge
+    /// does not read before it could write, and two such ends on a full connection would wait for each other.
+    pub(crate) fn accepting_most(&self) -> u32 {
+        self.window.saturating_mul(Self::GROWTH).min(Self::MAX_WINDOW)
+    }
+
+    /// The stream window that the accepting end announces.
+    pub(crate) fn accepting_stream_window(&self) -> u32 {
+        Self::stream_window_for(self.accepting_most())
     }
 
     /// The stream window under a channel's window. h2 keeps back what is returned to it until that is half of what the peer

@@ -43,6 +43,8 @@ struct Hop {
     /// The least room that a credit was ever given with: the stream window less what may come.
     least: Option<i64>,
     credits: usize,
+    /// SETTINGS of each end that ask for an acknowledgement.
+    settings: [usize; 2],
 }
 
 impl Hop {
@@ -51,6 +53,7 @@ impl Hop {
         let number = |bytes: &[u8]| i64::from(u32::from_be_bytes(bytes.try_into().expect("4 bytes")));
         match kind {
             SETTINGS if flags & 1 == 0 => {
+                self.settings[from] += 1;
                 for setting in body.chunks_exact(6).filter(|setting| setting[..2] == [0, 4]) {
                     self.towards[from].initial = number(&setting[2..]);
                 }
@@ -183,6 +186,8 @@ async fn credit_never_exceeds_the_stream_window_that_a_hop_knows() {
         let down = within(echo(&server, &client, len, &[50_000, 7])).await;
         assert!(up.max(down) > u64::from(window), "no window grew: {up} and {down} bytes at most");
         let hop = hop.lock().expect("hop");
+        // An end that has some to acknowledge reads nothing before it could write: never both at once.
+        assert_eq!(hop.settings[1], 1, "the accepting end changed its settings");
         assert!(hop.credits > 10, "{} credits", hop.credits);
         assert!(hop.least >= Some(0), "window {window}: a credit exceeded the stream window by {:?}", hop.least);
     }

@@ -365,7 +365,7 @@ impl Driver {
             return Err(codes::LIMIT);
         }
         let window = shared.window(true);
-        let held = shared.budget.reserve(if raw { u64::from(shared.limits.stream_window()) } else { window });
+        let held = shared.budget.reserve(if raw { u64::from(shared.limits.accepting_stream_window()) } else { window });
         let held = held.ok_or(codes::LIMIT)?;
         let granted = if matches!(self.side, Side::Client(_)) { u64::from(shared.limits.early) } else { window };
         let credit = if raw { u64::MAX } else { headers::credit(fields, self.usual_credit) };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Driver;
+use super::{Driver, Side};
 use crate::channel::Channel;
 use crate::channel::ChannelState;
 use crate::limits::Limits;
@@ -22,8 +22,9 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    pub(super) fn new(window: u32) -> Self {
-        Self { began: Instant::now(), round_trip: None, most: window, wanted: 0, wants_ping: false }
+    /// `most`: the largest window that the stream windows announced at first leave room for.
+    pub(super) fn new(most: u32) -> Self {
+        Self { began: Instant::now(), round_trip: None, most, wanted: 0, wants_ping: false }
     }
 
     /// A round trip took this long.
@@ -35,7 +36,7 @@ impl Growth {
     /// Fits the window of a channel whose peer is about to be given credit: the fair share, or more for a reader that
     /// takes so much that the way to the peer and back holds half of it or more. A window at most doubles at once, and
     /// leaves half of the memory that is left to others.
-    pub(super) fn fit(&mut self, shared: &Shared, channel: &Channel, state: &mut ChannelState, carried: bool) {
+    pub(super) fn fit(&mut self, shared: &Shared, channel: &Channel, state: &mut ChannelState) {
         let size = state.recv.window() as u32;
         let now = self.began.elapsed().as_micros() as u32;
         self.wants_ping |= self.round_trip.is_none();
@@ -53,12 +54,10 @@ impl Growth {
         let measured = measured.map_or(0, |read| read.saturating_mul(2).min(double).min(room));
         let starved = if state.recv.is_starved() { fair.saturating_mul(Limits::GROWTH).min(double) } else { 0 };
         let aim = fair.max(measured).max(starved);
-        // The stream windows of other connections are not ours to change.
-        let most = if carried { shared.limits.window } else { self.most };
-        if aim > most && !carried {
+        if aim > self.most {
             self.wanted = self.wanted.max(aim);
         }
-        let more = aim.min(most).saturating_sub(size);
+        let more = aim.min(self.most).saturating_sub(size);
         if more > 0 && state.held.grow(u64::from(more)) {
             state.recv.grow(more);
         }
@@ -66,7 +65,8 @@ impl Growth {
 }
 
 impl Driver {
-    /// Makes HTTP/2's stream windows larger where a channel could use it: ahead of the credit, which stays below them.
+    /// Makes HTTP/2's stream windows larger where a channel could use it: ahead of the credit, which stays below them. Only the
+    /// dialing end does: see [`Limits::accepting_most`].
     pub(super) fn widen(&mut self) {
         if std::mem::take(&mut self.growth.wants_ping) && self.pings.is_empty() && self.control_key.is_some() {
             self.ping(Vec::new());
@@ -74,7 +74,10 @@ impl Driver {
         let wanted = std::mem::take(&mut self.growth.wanted);
         let most = wanted.checked_next_power_of_two().map_or(0, |most| most.min(Limits::MOST_WINDOW));
         // Refused while an earlier change is on its way: the next credit asks again.
-        if most > self.growth.most && self.conn.set_stream_window(Limits::stream_window_for(most)) {
+        if matches!(self.side, Side::Client(_))
+            && most > self.growth.most
+            && self.conn.set_stream_window(Limits::stream_window_for(most))
+        {
             self.growth.most = most;
         }
     }

@@ -142,7 +142,10 @@ impl Driver {
         let now = Instant::now();
         Self {
             line: Line::default(),
-            growth: Growth::new(shared.limits.window),
+            growth: Growth::new(match side {
+                Side::Client(_) => shared.limits.window,
+                _ => shared.limits.accepting_most(),
+            }),
             conn_waker: Waker::from(Arc::clone(&shared.ready)),
             shared,
             conn,

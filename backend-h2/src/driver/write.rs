@@ -55,7 +55,7 @@ fn pump_records(
         if state.recv.due_credit().is_some() && wire.link.is_credit_in_flight() {
             blocked = true;
         } else if state.recv.due_credit().is_some() {
-            growth.fit(shared, channel, &mut state, wire.carried.is_some());
+            growth.fit(shared, channel, &mut state);
             if let Some(offset) = state.recv.due_credit() {
                 frame.control(kind::CREDIT, offset);
                 state.recv.granted(offset);
