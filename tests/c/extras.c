@@ -345,7 +345,7 @@ static void no_datagrams(const char *url) {
 static void causes(struct pair p) {
   mux_channel a, b;
   mux_error e;
-  char buf[8];
+  char buf[8] = {0};
   mux_stats st = {0};
   no_error(&e);
   st.struct_size = sizeof st;
