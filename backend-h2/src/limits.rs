@@ -68,6 +68,9 @@ impl Limits {
     /// measured: within a machine the tasks' turns take longer than the way, and what is more delays the others.
     pub(crate) const GROWTH: u32 = 2;
 
+    /// To how many times the first window one may grow at the accepting end, whatever was measured.
+    const ACCEPTING_GROWTH: u32 = 4;
+
     /// No window grows larger than this.
     pub(crate) const MOST_WINDOW: u32 = 64 << 20;
 
@@ -125,7 +128,7 @@ impl Limits {
     /// The largest window of the accepting end. It never changes its stream windows: an end that has SETTINGS to acknowledge
     /// does not read before it could write, and two such ends on a full connection would wait for each other.
     pub(crate) fn accepting_most(&self) -> u32 {
-        self.window.saturating_mul(Self::GROWTH).min(Self::MAX_WINDOW)
+        self.window.saturating_mul(Self::ACCEPTING_GROWTH).min(Self::MAX_WINDOW)
     }
 
     /// The stream window that the accepting end announces.
