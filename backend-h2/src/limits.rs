@@ -16,6 +16,9 @@ pub(crate) struct Limits {
     pub(crate) backlog: usize,
     /// A channel's in-band credit when memory is plentiful.
     pub(crate) window: u32,
+    /// The largest window of the accepting end. It never changes its stream windows: an end that has SETTINGS to acknowledge
+    /// does not read before it could write, and two such ends on a full connection would wait for each other.
+    pub(crate) accepting_most: u32,
     /// Credit that every channel of this session has before its window is known: what may come with the request.
     pub(crate) early: u32,
     /// HTTP/2's window for what was received is returned with the next credit, or as soon as it and what is still
@@ -68,8 +71,10 @@ impl Limits {
     /// measured: within a machine the tasks' turns take longer than the way, and what is more delays the others.
     pub(crate) const GROWTH: u32 = 2;
 
-    /// To how many times the first window one may grow at the accepting end, whatever was measured.
+    /// To how many times the first window one may grow at the accepting end, whatever was measured, within this part of the
+    /// budget: a raw channel is charged for all of its stream window.
     const ACCEPTING_GROWTH: u32 = 4;
+    const ACCEPTING_PART: u64 = 16;
 
     /// No window grows larger than this.
     pub(crate) const MOST_WINDOW: u32 = 64 << 20;
@@ -98,10 +103,12 @@ impl Limits {
         // Half the budget, if every channel the peer may open came at once.
         let share = config.budget / u64::from(config.max_channels.max(1)) / 2;
         let early = share.clamp(u64::from(Self::MIN_WINDOW), 64 * 1024) as u32;
+        let part = u32::try_from(config.budget / Self::ACCEPTING_PART).unwrap_or(u32::MAX).min(Self::MOST_WINDOW);
         Self {
             max_incoming: u64::from(config.max_channels),
             backlog: config.channel_backlog.max(1) as usize,
             window,
+            accepting_most: window.saturating_mul(Self::ACCEPTING_GROWTH).min(part).max(window),
             early: early.min(window),
             // Half the margin stays, whatever happens. A budget that rivals the connection's window leaves no room there.
             unreturned: (config.budget < 1 << 30).then_some(u64::from(Self::MARGIN / 2)),
@@ -125,15 +132,9 @@ impl Limits {
         Self::stream_window_for(self.window)
     }
 
-    /// The largest window of the accepting end. It never changes its stream windows: an end that has SETTINGS to acknowledge
-    /// does not read before it could write, and two such ends on a full connection would wait for each other.
-    pub(crate) fn accepting_most(&self) -> u32 {
-        self.window.saturating_mul(Self::ACCEPTING_GROWTH).min(Self::MAX_WINDOW)
-    }
-
     /// The stream window that the accepting end announces.
     pub(crate) fn accepting_stream_window(&self) -> u32 {
-        Self::stream_window_for(self.accepting_most())
+        Self::stream_window_for(self.accepting_most)
     }
 
     /// The stream window under a channel's window. h2 keeps back what is returned to it until that is half of what the peer
@@ -183,6 +184,23 @@ mod tests {
                 last = window;
             }
             assert!(by_peer || last < limits.window);
+        }
+    }
+
+    #[test]
+    fn a_stream_window_of_the_accepting_end_fits_the_budget_and_http_2() {
+        for (window, budget, most) in [
+            (256 << 10, 256 << 20, 1 << 20),
+            (16 << 20, 256 << 20, 16 << 20),
+            (64 << 20, 256 << 20, 64 << 20),
+            (256 << 10, 1 << 20, 256 << 10),
+            (u32::MAX, u64::MAX, Limits::MAX_WINDOW),
+        ] {
+            let mut config = Config::default();
+            (config.window, config.budget) = (window, budget);
+            let limits = Limits::from_config(&config);
+            assert_eq!(limits.accepting_most, most);
+            assert!(limits.accepting_stream_window() <= Limits::CONNECTION_WINDOW);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Driver, Side};
+use super::Driver;
 use crate::channel::Channel;
 use crate::channel::ChannelState;
 use crate::limits::Limits;
@@ -65,19 +65,15 @@ impl Growth {
 }
 
 impl Driver {
-    /// Makes HTTP/2's stream windows larger where a channel could use it: ahead of the credit, which stays below them. Only the
-    /// dialing end does: see [`Limits::accepting_most`].
+    /// Makes HTTP/2's stream windows larger where a channel could use it: ahead of the credit, which stays below them.
     pub(super) fn widen(&mut self) {
         if std::mem::take(&mut self.growth.wants_ping) && self.pings.is_empty() && self.control_key.is_some() {
             self.ping(Vec::new());
         }
         let wanted = std::mem::take(&mut self.growth.wanted);
         let most = wanted.checked_next_power_of_two().map_or(0, |most| most.min(Limits::MOST_WINDOW));
-        // Refused while an earlier change is on its way: the next credit asks again.
-        if matches!(self.side, Side::Client(_))
-            && most > self.growth.most
-            && self.conn.set_stream_window(Limits::stream_window_for(most))
-        {
+        // Refused while an earlier change is on its way, when the next credit asks again.
+        if most > self.growth.most && self.conn.set_stream_window(Limits::stream_window_for(most)) {
             self.growth.most = most;
         }
     }

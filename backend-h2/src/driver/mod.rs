@@ -144,7 +144,7 @@ impl Driver {
             line: Line::default(),
             growth: Growth::new(match side {
                 Side::Client(_) => shared.limits.window,
-                _ => shared.limits.accepting_most(),
+                _ => shared.limits.accepting_most,
             }),
             conn_waker: Waker::from(Arc::clone(&shared.ready)),
             shared,

@@ -139,12 +139,12 @@ impl Conn {
         }
     }
 
-    /// Changes the window of every stream; `false` if that is not possible at present.
+    /// Changes the window of every stream; `false` if that is not possible at present, and at the accepting end, which never
+    /// does ([`accepting_most`](crate::limits::Limits::accepting_most)).
     pub(super) fn set_stream_window(&mut self, size: u32) -> bool {
         match self {
             Self::Client(conn) => conn.set_initial_window_size(size).is_ok(),
-            Self::Server(conn) => conn.set_initial_window_size(size).is_ok(),
-            Self::Elsewhere | Self::Gone => false,
+            Self::Server(_) | Self::Elsewhere | Self::Gone => false,
         }
     }
 

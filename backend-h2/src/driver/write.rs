@@ -52,9 +52,10 @@ fn pump_records(
             frame.control(kind::STOP, code);
         }
         let mut credit = false;
-        if state.recv.due_credit().is_some() && wire.link.is_credit_in_flight() {
+        let due = state.recv.due_credit().is_some();
+        if due && wire.link.is_credit_in_flight() {
             blocked = true;
-        } else if state.recv.due_credit().is_some() {
+        } else if due {
             growth.fit(shared, channel, &mut state);
             if let Some(offset) = state.recv.due_credit() {
                 frame.control(kind::CREDIT, offset);
