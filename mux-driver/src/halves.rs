@@ -273,7 +273,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
 
 impl<W: Wire> Drop for DrivenSend<W> {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
+        let mut state = self.pass_on();
         state.forget_send(self.key);
         state.conn.release_half(self.key);
         self.shared.finish_call(state, true);

@@ -361,7 +361,6 @@ impl<W: Wire> State<W> {
 
     /// Forgets who waited on a half that is gone: its number may be another channel's next.
     pub(crate) fn forget_send(&mut self, key: Key) {
-        self.has_come(key);
         let half = self.slot(key);
         half.send = None;
         if std::mem::take(&mut half.flushes) {
