@@ -213,18 +213,24 @@ async fn a_flood_of_streams_that_are_reset_at_once_is_bounded_and_harms_nobody_e
     common::idle(&[&session]).await;
 }
 
-/// The linger time is for what nobody holds any more.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_finished_direction_waits_for_a_slow_reader_while_it_is_held() {
+/// A dialer with this linger time, and an acceptor that takes little before it reads.
+async fn narrow_pair(linger: Duration) -> (mux_api::Session, mux_api::Session, mux_api::Listener) {
     let made = certificate();
     let mut config = server_config(&made);
     config.window = 4096;
     let listener = listen("quic://127.0.0.1:0", &config).await;
     let mut config = mux_api::Config::default();
     config.tls.pins = vec![made.pin];
-    config.linger = Duration::from_millis(200);
+    config.linger = linger;
     let client = common::dial(listener.url(), &config).await.expect("dials");
     let server = within(listener.accept()).await.expect("accepts");
+    (client, server, listener)
+}
+
+/// The linger time is for what nobody holds any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_direction_waits_for_a_slow_reader_while_it_is_held() {
+    let (client, server, _listener) = narrow_pair(Duration::from_millis(200)).await;
     within(async {
         for held in [true, false] {
             let mut near = client.open().await.expect("opens");
@@ -250,15 +256,7 @@ async fn a_finished_direction_waits_for_a_slow_reader_while_it_is_held() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_that_the_peer_does_not_read_ends_after_the_linger_time() {
-    let made = certificate();
-    let mut config = server_config(&made);
-    config.window = 4096;
-    let listener = listen("quic://127.0.0.1:0", &config).await;
-    let mut config = mux_api::Config::default();
-    config.tls.pins = vec![made.pin];
-    config.linger = Duration::from_millis(300);
-    let client = common::dial(listener.url(), &config).await.expect("dials");
-    let server = within(listener.accept()).await.expect("accepts");
+    let (client, server, _listener) = narrow_pair(Duration::from_millis(300)).await;
     within(async {
         let mut near = client.open().await.expect("opens");
         near.write_all(&[1; 100_000]).await.expect("writes");

@@ -57,6 +57,7 @@ pub struct Give {
 }
 
 /// Makes entries for the further sessions of a connection that carries several.
+#[derive(Clone)]
 pub struct More {
     queue: Arc<Queue>,
     backlog: Arc<Semaphore>,
@@ -68,12 +69,11 @@ impl More {
     pub fn entry(&self) -> Option<Entry> {
         let place = Arc::clone(&self.backlog).try_acquire_owned().ok()?;
         let live = Arc::clone(&self.sessions).try_acquire_owned().ok()?;
-        Some(Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place }, more: self.again() })
+        Some(self.filled(place, live))
     }
 
-    fn again(&self) -> Self {
-        let Self { queue, backlog, sessions } = self;
-        Self { queue: Arc::clone(queue), backlog: Arc::clone(backlog), sessions: Arc::clone(sessions) }
+    fn filled(&self, place: OwnedSemaphorePermit, live: OwnedSemaphorePermit) -> Entry {
+        Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place }, more: self.clone() }
     }
 }
 
@@ -106,11 +106,13 @@ impl StreamListener {
         let accepting = Accepting {
             acceptor: Arc::clone(&acceptor),
             handshake: Arc::clone(&handshake),
-            queue: Arc::clone(&queue),
             url: url.clone(),
             limit: if config.connect_timeout.is_zero() { HANDSHAKE_LIMIT } else { config.connect_timeout },
-            backlog: permits((config.session_backlog.max(1) as usize).saturating_add(HANDSHAKES)),
-            sessions: permits(config.max_sessions.max(1) as usize),
+            room: More {
+                queue: Arc::clone(&queue),
+                backlog: permits((config.session_backlog.max(1) as usize).saturating_add(HANDSHAKES)),
+                sessions: permits(config.max_sessions.max(1) as usize),
+            },
         };
         Arc::new(Self { url, acceptor, handshake, queue, accepting: tokio::spawn(accepting.run()) })
     }
@@ -123,11 +125,9 @@ fn permits(count: usize) -> Arc<Semaphore> {
 struct Accepting {
     acceptor: Arc<dyn Acceptor>,
     handshake: Arc<dyn Handshake>,
-    queue: Arc<Queue>,
     url: String,
     limit: Duration,
-    backlog: Arc<Semaphore>,
-    sessions: Arc<Semaphore>,
+    room: More,
 }
 
 impl Accepting {
@@ -137,7 +137,8 @@ impl Accepting {
         let mut handshakes = JoinSet::new();
         loop {
             while handshakes.try_join_next().is_some() {}
-            let (place, live) = (Arc::clone(&self.backlog).acquire_owned(), Arc::clone(&self.sessions).acquire_owned());
+            let More { backlog, sessions, .. } = &self.room;
+            let (place, live) = (Arc::clone(backlog).acquire_owned(), Arc::clone(sessions).acquire_owned());
             // Neither semaphore is ever closed.
             let (Ok(place), Ok(live)) = (place.await, live.await) else { return };
             let stream = match self.acceptor.accept().await {
@@ -152,13 +153,7 @@ impl Accepting {
                     continue;
                 }
             };
-            let more = More {
-                queue: Arc::clone(&self.queue),
-                backlog: Arc::clone(&self.backlog),
-                sessions: Arc::clone(&self.sessions),
-            };
-            let entry = Entry { live: Box::new(live), give: Give { queue: Arc::clone(&self.queue), place }, more };
-            handshakes.spawn(self.shake_hands(stream, entry));
+            handshakes.spawn(self.shake_hands(stream, self.room.filled(place, live)));
         }
     }
 

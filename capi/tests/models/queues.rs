@@ -92,30 +92,35 @@ fn a_sleeper_misses_no_byte_with_a_level_watch() {
     });
 }
 
+/// Reads what is fed to both objects; after each `sleep` it takes all reports that are there.
+fn misses_no_byte(queue: &Arc<Queue>, objects: &[Arc<Object>; 2], sleep: impl Fn()) {
+    for (user, object) in objects.iter().enumerate() {
+        watch(queue, object, ONESHOT, user as u64);
+    }
+    let producer = thread::spawn({
+        let objects = objects.clone();
+        move || objects.iter().for_each(|object| object.feed())
+    });
+    let mut got = 0;
+    while got < 2 {
+        sleep();
+        loop {
+            let reported = now(queue, 2);
+            got += reported.iter().map(|user| objects[*user as usize].read()).sum::<u32>();
+            if reported.len() < 2 {
+                break;
+            }
+        }
+    }
+    producer.join().expect("no panic");
+}
+
 #[test]
 fn an_edge_triggered_poller_misses_no_byte() {
     explore(2, || {
         let (queue, objects) = (queue(), [Object::new(), Object::new()]);
         let fd = queue.fd().expect("modelled") as i32;
-        for (user, object) in objects.iter().enumerate() {
-            watch(&queue, object, ONESHOT, user as u64);
-        }
-        let producer = thread::spawn({
-            let objects = objects.clone();
-            move || objects.iter().for_each(|object| object.feed())
-        });
-        let mut got = 0;
-        while got < 2 {
-            platform::poll_edge(fd);
-            loop {
-                let reported = now(&queue, 2);
-                got += reported.iter().map(|user| objects[*user as usize].read()).sum::<u32>();
-                if reported.len() < 2 {
-                    break;
-                }
-            }
-        }
-        producer.join().expect("no panic");
+        misses_no_byte(&queue, &objects, || platform::poll_edge(fd));
     });
 }
 
@@ -299,25 +304,7 @@ fn a_loop_that_sleeps_until_its_waker_runs_misses_no_byte() {
     explore(2, || {
         let (queue, objects, events) = (queue(), [Object::new(), Object::new()], Loop::new());
         queue.set_waker(Some(on_ready), events.ctx()).expect("not in a callback");
-        for (user, object) in objects.iter().enumerate() {
-            watch(&queue, object, ONESHOT, user as u64);
-        }
-        let producer = thread::spawn({
-            let objects = objects.clone();
-            move || objects.iter().for_each(|object| object.feed())
-        });
-        let mut got = 0;
-        while got < 2 {
-            events.sleep();
-            loop {
-                let reported = now(&queue, 2);
-                got += reported.iter().map(|user| objects[*user as usize].read()).sum::<u32>();
-                if reported.len() < 2 {
-                    break;
-                }
-            }
-        }
-        producer.join().expect("no panic");
+        misses_no_byte(&queue, &objects, || events.sleep());
     });
 }
 
