@@ -26,11 +26,12 @@ use crate::shared::Shared;
 use crate::side::SendSide;
 use crate::wire::Wire;
 
-/// Prefaces that are read at once. More only wait until one of these is complete or late.
+/// Prefaces that are read at once. There is no time limit for one: a stream is seen as soon as a later one is, while its own
+/// preface may wait in its opener, or be lost again and again. Who never sends one has one channel less.
 const PREFACES: usize = 256;
 
-/// How long a preface may take: on a slow link its packet may be lost more than once.
-const PREFACE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the opener's word on a stream that it has reset may take.
+const WORD_LIMIT: Duration = Duration::from_secs(30);
 
 /// A stream of the peer's that nobody has taken yet. Dropped, it is reset, never ended cleanly.
 struct Arriving {
@@ -167,20 +168,17 @@ impl Reader {
 async fn read(shared: Arc<Shared>, mut arriving: Arriving, mut reader: Reader, reset: bool) -> (Arriving, Read) {
     let Some((_, recv)) = &mut arriving.streams else { return (arriving, Read::Gone) };
     let stream = recv.id().into();
-    let reading = async {
-        // quinn says only once that a stream was reset.
-        let progress = if reset { Progress::Reset } else { reader.read(recv).await };
-        match progress {
-            Progress::Over(read) => read,
-            Progress::Reset if shared.wire != Wire::Libmux => Read::Gone,
-            Progress::Reset => {
-                arriving.held = None;
-                reader.ask(&shared, stream).await
-            }
+    // quinn says only once that a stream was reset.
+    let progress = if reset { Progress::Reset } else { reader.read(recv).await };
+    let read = match progress {
+        Progress::Over(read) => read,
+        Progress::Reset if shared.wire != Wire::Libmux => Read::Gone,
+        Progress::Reset => {
+            arriving.held = None;
+            let late = || Read::Bad(codes::PROTOCOL, "it was reset, and nothing was said of it".into());
+            timeout(WORD_LIMIT, reader.ask(&shared, stream)).await.unwrap_or_else(|_| late())
         }
     };
-    let late = || Read::Bad(codes::PROTOCOL, "its preface did not arrive in time".into());
-    let read = timeout(PREFACE_LIMIT, reading).await.unwrap_or_else(|_| late());
     shared.early.settle(stream);
     (arriving, read)
 }

@@ -11,13 +11,44 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use mux_api::Result;
+use mux_api::{OpenOptions, Priority, Result};
 use quinn::WriteError;
 
+use crate::preface;
 use crate::shared::lock;
 use crate::side::{SendSide, State};
+use crate::wire::Wire;
 
 impl SendSide {
+    /// Sends the preface: at once, whatever other channels have on their way, so that channels arrive in the order of their
+    /// opens; where a foreign peer's window does not allow it, as soon as it does.
+    pub(crate) fn begin(self: &Arc<Self>, options: &OpenOptions) {
+        if options.priority != Priority::default() {
+            self.set_priority(options.priority);
+        }
+        let mut preface = match self.shared.wire {
+            Wire::Libmux => preface::encode(options),
+            Wire::Qtalk => preface::plain(),
+            Wire::Raw => return,
+        };
+        let mut state = lock(&self.state);
+        if preface.len() > 1 {
+            state.opened_with = Some(Box::new(options.clone()));
+        }
+        let mut offered = self.offer(&mut state, &mut preface);
+        if !preface.is_empty() && !matches!(offered, Poll::Ready(Err(_))) {
+            offered = self.shared.beyond_send_window(|| self.offer(&mut state, &mut preface));
+        }
+        // Where it fails, the first write fails too.
+        if matches!(offered, Poll::Ready(Err(_))) || preface.is_empty() {
+            return;
+        }
+        self.push(&mut state, preface);
+        if self.drain(&mut state).is_pending() {
+            self.enlist(&mut state);
+        }
+    }
+
     /// Whether quinn took nothing of the last write, and has not asked for more since.
     pub(crate) fn is_blocked(&self, state: &State) -> bool {
         state.waker.as_ref().is_some_and(|waker| waker.blocked.load(Ordering::Acquire))

@@ -1,9 +1,13 @@
 //! The two ends of the control stream.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+
 use bytes::{Buf, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
 use crate::record::{BadRecord, Record};
+use crate::shared::Shared;
 
 /// The control stream: records in, records out.
 pub(crate) struct Control {
@@ -95,11 +99,17 @@ impl Outgoing {
         self.bytes.is_empty()
     }
 
-    /// Sends some of what is queued.
+    /// Sends some of what is queued, whatever channels have on their way.
     ///
     /// Cancel-safe: a dropped future has sent nothing.
-    pub(crate) async fn send(&mut self) -> Result<(), WriteError> {
-        let sent = self.send.write(&self.bytes).await?;
+    pub(crate) async fn send(&mut self, shared: &Shared) -> Result<(), WriteError> {
+        let Self { send, bytes } = self;
+        let sent = poll_fn(|cx| {
+            let mut write = || Pin::new(&mut *send).poll_write(cx, bytes);
+            let written = write();
+            if written.is_pending() { shared.beyond_send_window(write) } else { written }
+        });
+        let sent = sent.await?;
         self.bytes.advance(sent);
         Ok(())
     }

@@ -138,7 +138,7 @@ impl Driver {
                     self.control = control.ok();
                     self.obey()
                 }
-                event = next_control_event(&mut self.control) => match event {
+                event = next_control_event(&shared, &mut self.control) => match event {
                     Event::Said(Ok(record)) => self.on_record(record),
                     Event::Said(Err(Silence::Bad(why))) => self.violated(why),
                     // The first arm says why.
@@ -344,14 +344,14 @@ enum Event {
 }
 
 /// The next record, or some progress in sending ours.
-async fn next_control_event(control: &mut Option<Control>) -> Event {
+async fn next_control_event(shared: &Shared, control: &mut Option<Control>) -> Event {
     let Some(Control { input, output }) = control else { return pending().await };
     if output.is_empty() {
         return Event::Said(input.next().await);
     }
     tokio::select! {
         record = input.next() => Event::Said(record),
-        sent = output.send() => match sent {
+        sent = output.send(shared) => match sent {
             Ok(()) => Event::Sent,
             // The peer refuses to hear, or the connection is over: its records, or its end, say more.
             Err(quinn::WriteError::Stopped(_)) => Event::Said(Err(Silence::Bad("it stopped the control stream".into()))),

@@ -87,6 +87,11 @@ impl Settings {
         u32::from(role == Role::Server)
     }
 
+    /// Bytes that may be unacknowledged on all channels together.
+    pub(crate) fn send_window(&self) -> u64 {
+        SEND_WINDOW.max(2 * u64::from(self.window))
+    }
+
     /// quinn's settings for a connection with `peer`.
     pub(crate) fn transport(&self, role: Role, peer: IpAddr, ending: &Ending) -> Result<Arc<TransportConfig>> {
         let mut transport = TransportConfig::default();
@@ -99,7 +104,7 @@ impl Settings {
             .stream_receive_window(VarInt::from_u32(self.window))
             // Bounded by channels x window; a smaller one would let unread channels stall the others.
             .receive_window(VarInt::MAX)
-            .send_window(SEND_WINDOW.max(2 * u64::from(self.window)))
+            .send_window(self.send_window())
             .congestion_controller_factory(ending.controllers(self.options.congestion));
         if self.keepalive.is_zero() {
             transport.keep_alive_interval(None).max_idle_timeout(None);

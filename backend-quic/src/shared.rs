@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) command: Notify,
     /// The session takes no more writes: it is closing, or over.
     over: AtomicBool,
+    /// Held while the send window is lifted.
+    lifted: Mutex<()>,
     /// Bytes written by the application that quinn has not taken.
     unsent: AtomicUsize,
     pub(crate) counts: Counts,
@@ -112,6 +114,7 @@ impl Shared {
             places,
             command: Notify::new(),
             over: AtomicBool::new(false),
+            lifted: Mutex::default(),
             unsent: AtomicUsize::new(0),
             counts: Counts::default(),
             ending,
@@ -127,6 +130,16 @@ impl Shared {
     /// Whether the session takes no more writes.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// Asks quinn to take a few bytes although as much is on its way as may be. What all channels have on their way frees room
+    /// in no fair order (quinn asks those that wait from last to first): prefaces and records must not wait for it.
+    pub(crate) fn beyond_send_window<R>(&self, ask: impl FnOnce() -> R) -> R {
+        let _alone = lock(&self.lifted);
+        self.conn.set_send_window(u64::MAX);
+        let answer = ask();
+        self.conn.set_send_window(self.settings.send_window());
+        answer
     }
 
     /// Why nothing can be written any more; `None` while the session lives.

@@ -53,7 +53,7 @@ pub(crate) struct State {
     /// Made when something has to wait for the first time.
     pub(crate) waker: Option<Arc<SendWaker>>,
     /// What we opened it with, unless it is nothing special.
-    opened_with: Option<Box<OpenOptions>>,
+    pub(crate) opened_with: Option<Box<OpenOptions>>,
     /// What quinn does not take of the next write is copied, however large: the application was told that it can write,
     /// or has waited for long.
     pub(crate) promised: bool,
@@ -151,31 +151,6 @@ impl SendSide {
 
     pub(crate) fn set_busy(&self) {
         self.wrote.store(self.shared.flush.turn(), Ordering::Relaxed);
-    }
-
-    /// Sends the preface: at once where quinn takes it, so that channels arrive in the order of their opens, else as soon as
-    /// it does.
-    pub(crate) fn begin(self: &Arc<Self>, options: &OpenOptions) {
-        if options.priority != Priority::default() {
-            self.set_priority(options.priority);
-        }
-        let mut preface = match self.shared.wire {
-            Wire::Libmux => preface::encode(options),
-            Wire::Qtalk => preface::plain(),
-            Wire::Raw => return,
-        };
-        let mut state = lock(&self.state);
-        if preface.len() > 1 {
-            state.opened_with = Some(Box::new(options.clone()));
-        }
-        // Where it fails, the first write fails too.
-        if matches!(self.offer(&mut state, &mut preface), Poll::Ready(Err(_))) || preface.is_empty() {
-            return;
-        }
-        self.push(&mut state, preface);
-        if self.drain(&mut state).is_pending() {
-            self.enlist(&mut state);
-        }
     }
 
     pub(crate) fn set_priority(&self, priority: Priority) {

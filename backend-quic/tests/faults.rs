@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::future::poll_fn;
+use std::io::IoSlice;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use common::relay::{LARGE, Relay, Way, address_of};
 use common::{certificate, dial, dial_error, listen, server_config, within};
-use mux_api::{Config, ErrorKind, Origin};
+use mux_api::{Config, ErrorKind, OpenOptions, Origin, WriteFlags};
 use tokio::net::UdpSocket;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +88,52 @@ async fn a_lost_packet_delays_only_the_channel_whose_bytes_it_carried() {
             overtook += 1;
         }
         assert!(overtook >= usize::from(CHANNELS / 2), "{overtook} came before the one that was lost");
+    })
+    .await;
+}
+
+/// The send window frees room in no fair order: a preface that waited for it could stay behind while later channels filled
+/// theirs, and a ping too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prefaces_and_records_wait_for_nothing_that_others_have_on_their_way() {
+    const CHANNELS: usize = 60;
+    let made = certificate();
+    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
+    let relay = Relay::start(address_of(listener.url()), Way::default()).await;
+    let mut config = Config::default();
+    config.tls.pins = vec![made.pin];
+    let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
+    let server = within(listener.accept()).await.expect("accepts");
+    relay.shut.store(true, Ordering::Relaxed);
+    within(async {
+        let block = vec![7; 64 * 1024];
+        let mut channels = Vec::new();
+        for at in 0..CHANNELS {
+            let options = OpenOptions::new().label(at.to_be_bytes().to_vec());
+            let mut near = client.open_with(&options).await.expect("opens");
+            let known = poll_fn(|cx| Poll::Ready(near.send_half().poll_flush(cx))).await;
+            assert!(matches!(known, Poll::Ready(Ok(()))), "the preface of channel {at} waits");
+            // As much as it takes: a window of 1 MiB, and of all of them 16 MiB.
+            let mut full = false;
+            while !full {
+                let block = [IoSlice::new(&block)];
+                let wrote = poll_fn(|cx| Poll::Ready(near.send_half().poll_write(cx, &block, WriteFlags::NONE))).await;
+                full = wrote.map_err(|error| panic!("{error}")).is_pending();
+            }
+            channels.push(near);
+        }
+        relay.shut.store(false, Ordering::Relaxed);
+        let (pinged, accepted) = tokio::join!(client.ping(), async {
+            let mut accepted = Vec::new();
+            while accepted.len() < CHANNELS {
+                accepted.push(server.accept().await.expect("accepts").label().to_vec());
+            }
+            accepted
+        });
+        pinged.expect("answers");
+        let mut seen = accepted;
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq((0..CHANNELS).map(|at| at.to_be_bytes().to_vec())));
     })
     .await;
 }

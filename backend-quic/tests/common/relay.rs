@@ -37,6 +37,8 @@ pub struct Relay {
     pub rebound: Arc<AtomicU64>,
     /// While set, the listener's answers are dropped.
     pub mute: Arc<AtomicBool>,
+    /// While set, nothing passes.
+    pub shut: Arc<AtomicBool>,
     /// So many of the dialer's datagrams of [`LARGE`] bytes and more are dropped.
     pub lose_large: Arc<AtomicU64>,
     task: JoinHandle<()>,
@@ -46,12 +48,11 @@ impl Relay {
     pub async fn start(server: SocketAddr, way: Way) -> Self {
         let front = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
         let address = front.local_addr().expect("has an address");
-        let (seen, rebound, mute) =
-            (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let lose_large = Arc::<AtomicU64>::default();
+        let [seen, rebound, lose_large] = <[Arc<AtomicU64>; 3]>::default();
+        let [mute, shut] = <[Arc<AtomicBool>; 2]>::default();
         let marks = [&seen, &rebound, &lose_large].map(Arc::clone);
-        let task = tokio::spawn(run(front, server, way, marks, Arc::clone(&mute)));
-        Self { address, seen, rebound, mute, lose_large, task }
+        let task = tokio::spawn(run(front, server, way, marks, [&mute, &shut].map(Arc::clone)));
+        Self { address, seen, rebound, mute, shut, lose_large, task }
     }
 }
 
@@ -66,7 +67,7 @@ async fn run(
     server: SocketAddr,
     way: Way,
     [seen, rebound, lose_large]: [Arc<AtomicU64>; 3],
-    mute: Arc<AtomicBool>,
+    [mute, shut]: [Arc<AtomicBool>; 2],
 ) {
     tokio::time::sleep(way.asleep).await;
     let mut back = behind(server).await;
@@ -80,6 +81,9 @@ async fn run(
             },
             read = back.recv(&mut down) => match read { Ok(len) => (false, len), Err(_) => continue },
         };
+        if shut.load(Ordering::Relaxed) {
+            continue;
+        }
         let at = seen.fetch_add(1, Ordering::Relaxed);
         if at >= way.limit {
             std::future::pending::<()>().await;
