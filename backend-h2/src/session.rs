@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mux_api::backend::{BoxFuture, ChannelParts, SessionOps};
 use mux_api::{
     Budget, Capabilities, Error, ErrorKind, Initiator, OpenOptions, Origin, Result, SessionInfo, Stats, codes,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::channel::{Channel, Origins};
 use crate::halves::{parts, remember};

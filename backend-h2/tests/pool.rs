@@ -4,12 +4,14 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use backend_h2::H2Backend;
 use mux_api::backend::{Backend, ByteStream};
 use mux_api::{Channel, Config, Role, Session};
 use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split};
 use tokio::task::{JoinHandle, yield_now};
+use tokio::time::advance;
 
 /// The middle of the way: what it gets from either end reaches the other with the next step.
 struct Way {
@@ -33,14 +35,15 @@ impl Way {
         said
     }
 
-    /// Everything that is under way arrives, and is worked on.
-    async fn step(&mut self) {
+    /// Everything that is under way arrives, and is worked on; how much the server and the client have said.
+    async fn step(&mut self) -> [usize; 2] {
         settle().await;
         let [near, far] = &mut self.ends;
         let (up, down) = (Self::said(near).await, Self::said(far).await);
         far.write_all(&up).await.expect("there is room");
         near.write_all(&down).await.expect("there is room");
         settle().await;
+        [down.len(), up.len()]
     }
 
     /// Steps until a task is done; how many.
@@ -69,7 +72,9 @@ async fn connect() -> (Session, Session, Way) {
     let [client, server] = [(client, Role::Client), (server, Role::Server)].map(|(stream, role)| {
         let (reader, writer) = split(stream);
         let stream = ByteStream::new(reader, writer);
-        tokio::spawn(async move { H2Backend.adopt("h2c", stream, role, &Config::default()).await.expect("starts") })
+        let mut config = Config::default();
+        config.keepalive = Duration::ZERO;
+        tokio::spawn(async move { H2Backend.adopt("h2c", stream, role, &config).await.expect("starts") })
     });
     let (_, client) = way.until(client).await;
     let (_, server) = way.until(server).await;
@@ -143,4 +148,21 @@ async fn a_dry_pool_costs_one_round_trip_more_and_becomes_larger() {
     }
     let (steps, _channels) = open(&server, &client, &mut way, 16).await;
     assert_eq!(steps, [ROUND_TRIP; 16], "the pool was doubled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_request_is_turned_away_in_time_and_replaced() {
+    let (client, server, mut way) = connect().await;
+    // A hop may end a request that has been silent for 30 s.
+    let (least, most) = (Duration::from_secs(20), Duration::from_secs(25));
+    for _ in 0..3 {
+        advance(least - Duration::from_millis(1)).await;
+        assert_eq!(way.step().await, [0, 0], "nothing is due");
+        advance(most - least + Duration::from_millis(1)).await;
+        let [answers, _] = way.step().await;
+        let [_, requests] = way.step().await;
+        assert!(answers > 0 && requests > 0, "{answers} bytes from the server, {requests} from the client");
+    }
+    let (steps, _channels) = open(&server, &client, &mut way, 8).await;
+    assert_eq!(steps, [ROUND_TRIP; 8], "as many are parked as before");
 }

@@ -5,12 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response, StatusCode};
 use mux_api::{Error, ErrorKind, Initiator, Origin, codes};
+use tokio::time::Instant;
 
 use super::Driver;
 use super::Side;

@@ -1,9 +1,9 @@
 //! The control stream: records about the session as a whole (docs/h2.md, section 5).
 
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use mux_api::{Error, ErrorKind, Origin, codes};
+use tokio::time::Instant;
 
 use super::wire::Wire;
 use super::{Driver, Ping, Side};

@@ -1,9 +1,9 @@
 //! The end of a session: polite, abrupt, by the peer, by the connection (docs/h2.md, section 7).
 
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use mux_api::{Error, ErrorKind, Origin, codes};
+use tokio::time::Instant;
 
 use super::wire::{Conn, Kind, Wire};
 use super::{Driver, Side};

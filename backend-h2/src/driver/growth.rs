@@ -1,6 +1,8 @@
 //! Windows that grow with what the application reads, inside the budget (docs/h2.md, section 4).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Driver;
 use crate::channel::Channel;

@@ -20,13 +20,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use h2::client::SendRequest;
 use mux_api::Error;
 use slab::Slab;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio::time::Sleep;
 
 use crate::channel::Channel;

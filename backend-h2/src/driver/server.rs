@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::StatusCode;
 use mux_api::{Error, Session, codes};
+use tokio::time::Instant;
 
 use super::door::{self, Admission, Asked, Door, Give, Mailbox};
 use super::wire::{Conn, Incoming, Kind, Wire};

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mux_api::{Error, ErrorKind, Origin};
+use tokio::time::Instant;
 
 use super::wire::Kind;
 use super::{Driver, Side};
@@ -37,8 +38,8 @@ impl Driver {
             if self.due.is_none_or(|armed| due < armed) {
                 self.due = Some(due);
                 match &mut self.timer {
-                    Some(timer) => timer.as_mut().reset(due.into()),
-                    None => self.timer = Some(Box::pin(tokio::time::sleep_until(due.into()))),
+                    Some(timer) => timer.as_mut().reset(due),
+                    None => self.timer = Some(Box::pin(tokio::time::sleep_until(due))),
                 }
             }
             if let Some(timer) = &mut self.timer

@@ -4,12 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
 
 use h2::client::{self, ResponseFuture};
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
+use tokio::time::Instant;
 
 use crate::channel::Channel;
 use crate::io::Io;
