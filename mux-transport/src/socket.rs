@@ -37,14 +37,15 @@ impl<H: WriteHalf> SocketWriter<H> {
 /// What the kernel may hold that it has not sent, before the rate is known.
 const UNSENT_AT_FIRST: u32 = 128 * 1024;
 
-/// The least of it: a few packets, so that the link does not run dry before we are woken.
-const LEAST_UNSENT: u32 = 8 * 1024;
+/// The least of it: a packet or two.
+const LEAST_UNSENT: u32 = 2 * 1024;
 
 /// The most: what the kernel holds anyway.
 const MOST_UNSENT: u32 = 4 << 20;
 
 /// How fast the socket takes bytes. What the kernel holds and has not sent can no longer be overtaken by an urgent message, so
-/// it is bound to what goes out in about a millisecond.
+/// it is bound to what goes out in about a quarter of a millisecond. When we are woken later than that, the link goes on with
+/// what the kernel has sent and its device queues.
 struct Pace {
     /// When the socket was last full and a measurement began.
     full: Instant,
@@ -63,11 +64,11 @@ impl Pace {
         if elapsed < MEASURED {
             return None;
         }
-        let in_1_ms = self.taken as f64 / elapsed.as_secs_f64() * 0.001;
+        let in_250_us = self.taken as f64 / elapsed.as_secs_f64() * 250e-6;
         (self.full, self.taken) = (now, 0);
         // A pause of the application looks like a slow link: the bound follows a fall by halves only.
         let least = (self.bound / 2).max(LEAST_UNSENT);
-        let bound = (in_1_ms as u32).clamp(least, MOST_UNSENT);
+        let bound = (in_250_us as u32).clamp(least, MOST_UNSENT);
         let changed = bound < self.bound / 4 * 3 || bound > self.bound / 2 * 3;
         changed.then(|| {
             self.bound = bound;
@@ -193,11 +194,11 @@ mod tests {
     fn the_bound_follows_the_rate() {
         let mut pace = Pace { full: Instant::now(), taken: 0, bound: UNSENT_AT_FIRST };
         assert_eq!(after(&mut pace, 5, 1 << 20), None, "too short to tell");
-        // 100 Mbit/s: 12,500 bytes in 1 ms, approached by halves; what is near enough is left alone.
+        // 100 Mbit/s: 3,125 bytes in 250 us, approached by halves; what is near enough is left alone.
         pace.taken = 0;
-        let bounds: Vec<_> = (0..5).map(|_| after(&mut pace, 100, 1_250_000)).collect();
-        assert_eq!(bounds, [Some(65_536), Some(32_768), Some(16_384), None, None]);
+        let bounds: Vec<_> = (0..6).map(|_| after(&mut pace, 100, 1_250_000)).collect();
+        assert_eq!(bounds, [Some(65_536), Some(32_768), Some(16_384), Some(8_192), Some(4_096), None]);
         assert_eq!(after(&mut pace, 100, 0), Some(LEAST_UNSENT));
-        assert_eq!(after(&mut pace, 100, 1 << 30), Some(MOST_UNSENT));
+        assert_eq!(after(&mut pace, 100, 1 << 31), Some(MOST_UNSENT));
     }
 }
