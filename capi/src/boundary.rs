@@ -13,11 +13,13 @@ use crate::status::Fault;
 compile_error!("the C library must be built with panic = \"unwind\": a panic would otherwise end the host process");
 
 /// Runs the body of a function that returns a count or a status.
+#[inline(always)]
 pub(crate) fn count(body: impl FnOnce() -> Result<i64, Fault>) -> i64 {
     guarded(body).unwrap_or_else(|fault| i64::from(fault.status()))
 }
 
 /// Runs the body of a function that returns a status.
+#[inline(always)]
 pub(crate) fn status(body: impl FnOnce() -> Result<(), Fault>) -> mux_status {
     match guarded(body) {
         Ok(()) => mux_status_code::MUX_OK as mux_status,
@@ -48,6 +50,7 @@ pub(crate) unsafe fn status_with(error: *mut mux_error, body: impl FnOnce() -> R
     result
 }
 
+#[inline(always)]
 fn guarded<T>(body: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     let errno = platform::errno();
     // What a panic leaves half done lies behind mutexes, which it poisons; a poisoned one answers MUX_EINTERNAL.

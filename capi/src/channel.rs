@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use libmux::backend::Burst;
 use libmux::{Capabilities, Error, Priority, RecvHalf, Result, SendHalf, WriteFlags};
 use tokio::io::ReadBuf;
 
@@ -35,6 +36,8 @@ pub(crate) struct Channel {
     pub(crate) label: Bytes,
     recv: Own<Receiving>,
     send: Own<SendHalf>,
+    /// Takes small writes of a burst beside `send`; set when the half has it.
+    burst: OnceLock<Arc<dyn Burst>>,
     /// Its bytes go through a socket of the application's.
     handed_over: AtomicBool,
     recv_waker: Waker,
@@ -66,6 +69,22 @@ impl Receiving {
     fn waiting(&self) -> usize {
         self.rest.iter().map(Bytes::len).sum()
     }
+
+    #[inline]
+    fn check_lent(&self) -> Result<(), Fault> {
+        if self.lent { Err(in_use("what was borrowed is not released yet")) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn read_rest(&mut self, buf: &mut ReadBuf<'_>) -> usize {
+        let Some(slice) = self.rest.front_mut() else { return 0 };
+        let part = slice.split_to(slice.len().min(buf.remaining()));
+        if slice.is_empty() {
+            self.rest.pop_front();
+        }
+        buf.put_slice(&part);
+        part.len()
+    }
 }
 
 impl Channel {
@@ -82,6 +101,7 @@ impl Channel {
             label,
             recv: Own::new(Receiving { half: recv, rest: VecDeque::new(), lent: false }),
             send: Own::new(send),
+            burst: OnceLock::new(),
             handed_over: AtomicBool::new(false),
             recv_over: AtomicBool::new(false),
             send_over: AtomicBool::new(false),
@@ -95,20 +115,19 @@ impl Channel {
     }
 
     /// Reads what is there; `None` when that is nothing yet, 0 at the end.
+    #[inline]
     pub(crate) fn try_read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Fault> {
-        let mut recv = self.reading()?;
+        self.check_session()?;
         let mut buf = ReadBuf::uninit(room);
-        if let Some(slice) = recv.rest.front_mut() {
-            let part = slice.split_to(slice.len().min(buf.remaining()));
-            if slice.is_empty() {
-                recv.rest.pop_front();
+        let polled = self.recv.with(|recv| -> Result<_, Fault> {
+            self.check_own()?;
+            recv.check_lent()?;
+            if !recv.rest.is_empty() {
+                return Ok(Poll::Ready(Ok(recv.read_rest(&mut buf))));
             }
-            buf.put_slice(&part);
-            return Ok(Some(part.len()));
-        }
-        let polled = recv.half.poll_read_buf(&mut Context::from_waker(&self.recv_waker), &mut buf);
-        drop(recv);
-        match polled {
+            Ok(recv.half.poll_read_buf(&mut Context::from_waker(&self.recv_waker), &mut buf))
+        });
+        match polled.map_err(|fault| self.session.after(fault))?? {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(0)) => {
                 self.recv_is_over();
@@ -174,11 +193,27 @@ impl Channel {
     }
 
     /// Writes some of `bufs`; `None` when there is no room yet.
+    #[inline]
     pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Result<Option<usize>, Fault> {
-        let mut half = self.writing()?;
-        let polled = half.poll_write(&mut Context::from_waker(&self.send_waker), bufs, flags);
-        drop(half);
-        match polled {
+        self.check_session()?;
+        self.check_own()?;
+        if let ([data], Some(burst)) = (bufs, self.burst.get())
+            && !flags.contains(WriteFlags::FIN)
+            && burst.take(data)
+        {
+            return Ok(Some(data.len()));
+        }
+        let polled = self.send.with(|half| -> Result<_, Fault> {
+            self.check_own()?;
+            let polled = half.poll_write(&mut Context::from_waker(&self.send_waker), bufs, flags);
+            if self.burst.get().is_none()
+                && let Some(burst) = half.burst()
+            {
+                let _ = self.burst.set(burst);
+            }
+            Ok(polled)
+        });
+        match polled.map_err(|fault| self.session.after(fault))?? {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(count)) => {
                 if flags.contains(WriteFlags::FIN) && count == bufs.iter().map(|buf| buf.len()).sum::<usize>() {
@@ -275,7 +310,6 @@ impl Channel {
     }
 
     /// The half, for a call of the application: an error once the session's handle was closed, which ends its channels.
-    #[inline]
     fn recv(&self) -> Result<Owned<'_, Receiving>, Fault> {
         self.check_session()?;
         self.recv.lock().map_err(|fault| self.session.after(fault))
@@ -291,19 +325,14 @@ impl Channel {
     }
 
     /// As [`recv`](Self::recv), for a call that takes bytes.
-    #[inline]
     fn reading(&self) -> Result<Owned<'_, Receiving>, Fault> {
         let recv = self.recv()?;
         self.check_own()?;
-        if recv.lent {
-            let message = "what was borrowed is not released yet".to_owned();
-            return Err(Fault::Said(mux_status_code::MUX_ESTATE, message));
-        }
+        recv.check_lent()?;
         Ok(recv)
     }
 
     /// As [`send`](Self::send), for a call that gives bytes.
-    #[inline]
     fn writing(&self) -> Result<Owned<'_, SendHalf>, Fault> {
         let send = self.send()?;
         self.check_own()?;
@@ -313,14 +342,12 @@ impl Channel {
     #[inline]
     fn check_own(&self) -> Result<(), Fault> {
         if self.handed_over.load(Ordering::SeqCst) {
-            let message = "the channel's bytes go through the socket of mux_channel_to_fd".to_owned();
-            return Err(Fault::Said(mux_status_code::MUX_ESTATE, message));
+            return Err(in_use("the channel's bytes go through the socket of mux_channel_to_fd"));
         }
         Ok(())
     }
 
     /// As [`recv`](Self::recv).
-    #[inline]
     fn send(&self) -> Result<Owned<'_, SendHalf>, Fault> {
         self.check_session()?;
         self.send.lock().map_err(|fault| self.session.after(fault))
@@ -411,6 +438,12 @@ impl Channel {
         let recv = self.recv()?;
         Ok(recv.waiting() + recv.half.buffered() == 0)
     }
+}
+
+/// Others than the caller have the direction's bytes.
+#[cold]
+fn in_use(why: &str) -> Fault {
+    Fault::Said(mux_status_code::MUX_ESTATE, why.to_owned())
 }
 
 impl Waitable for Channel {

@@ -16,6 +16,7 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
+    #[inline]
     pub(crate) fn new(timeout_ms: i32) -> Result<Self, Fault> {
         match timeout_ms {
             MUX_NOWAIT => Ok(Self::NoWait),

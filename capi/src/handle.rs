@@ -89,22 +89,26 @@ impl<T: Send + Sync> Table<T> {
     }
 
     /// The object of a handle, kept alive until the result is dropped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pin(&'static self, handle: mux_handle) -> Result<Pinned<T>, Fault> {
-        let index = handle as u32;
-        if index < self.base {
-            let inherited = handle >> KIND_SHIFT != 0;
-            return Err(if inherited { mux_status_code::MUX_EFORKED } else { mux_status_code::MUX_EHANDLE }.into());
-        }
-        let index = index - self.base;
-        let slot = self.slot(index).ok_or(mux_status_code::MUX_EHANDLE)?;
+        self.find(handle).ok_or_else(|| self.missing(handle))
+    }
+
+    #[inline(always)]
+    fn find(&'static self, handle: mux_handle) -> Option<Pinned<T>> {
+        let index = (handle as u32).checked_sub(self.base)?;
+        let slot = self.slot(index)?;
         let state = slot.state.fetch_add(1, Ordering::AcqRel);
         let pinned = Pinned { table: self, slot, index };
-        if state >> 32 == handle >> 32 && state & (OCCUPIED | CLOSED) == OCCUPIED {
-            return Ok(pinned);
-        }
-        // Dropping it takes the pin back, and frees if the last other pin went in between.
-        Err(mux_status_code::MUX_EHANDLE.into())
+        // One that is not it is dropped, which takes the pin back, and frees if the last other pin went in between.
+        (state >> 32 == handle >> 32 && state & (OCCUPIED | CLOSED) == OCCUPIED).then_some(pinned)
+    }
+
+    /// Why a handle has no object.
+    #[cold]
+    fn missing(&self, handle: mux_handle) -> Fault {
+        let inherited = (handle as u32) < self.base && handle >> KIND_SHIFT != 0;
+        if inherited { mux_status_code::MUX_EFORKED } else { mux_status_code::MUX_EHANDLE }.into()
     }
 
     /// Ends the life of a handle: no further call finds it, and the object goes with the last pin.
@@ -148,6 +152,7 @@ impl<T: Send + Sync> Table<T> {
         Ok(index)
     }
 
+    #[inline(always)]
     pub(crate) fn slot(&self, index: u32) -> Option<&'_ Slot<T>> {
         if index >= self.used.load(Ordering::Acquire) {
             return None;
@@ -161,6 +166,7 @@ impl<T: Send + Sync> Table<T> {
 }
 
 /// In which chunk a slot lies, and where in it.
+#[inline]
 fn place(index: u32) -> (usize, u32) {
     let index = u64::from(index) + u64::from(FIRST_CHUNK);
     let chunk = index.ilog2() - FIRST_CHUNK.ilog2();
@@ -196,6 +202,7 @@ pub(crate) struct Pinned<T: Send + Sync + 'static> {
 impl<T: Send + Sync> Deref for Pinned<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: given out only for an OCCUPIED slot, whose object is neither written nor taken while a pin is held.
         let object = self.slot.object.with(|place| unsafe { &*place });

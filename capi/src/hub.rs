@@ -41,7 +41,7 @@ impl Signal {
 
     /// Calls `attempt` until it gives something, and sleeps in between. What happens after `attempt` has looked ends
     /// the sleep, even if it happens before the sleep begins.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait<T>(
         &self,
         deadline: &mut Deadline,
@@ -52,15 +52,22 @@ impl Signal {
             if let Some(result) = attempt()? {
                 return Ok(result);
             }
-            let limit = deadline.remaining()?;
-            callback::flush();
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
-            let slept = platform::sleep(&self.count, seen, limit);
-            self.sleepers.fetch_sub(1, Ordering::SeqCst);
-            if slept == Slept::Interrupted {
-                return Err(mux_status_code::MUX_EINTR.into());
-            }
+            self.sleep(seen, deadline)?;
         }
+    }
+
+    /// Sleeps unless the count is no longer `seen`.
+    #[inline(never)]
+    fn sleep(&self, seen: u32, deadline: &mut Deadline) -> Result<(), Fault> {
+        let limit = deadline.remaining()?;
+        callback::flush();
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let slept = platform::sleep(&self.count, seen, limit);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        if slept == Slept::Interrupted {
+            return Err(mux_status_code::MUX_EINTR.into());
+        }
+        Ok(())
     }
 }
 
@@ -163,7 +170,7 @@ impl Hub {
     }
 
     /// Waits for one side, or for both with `None`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait<T>(
         &self,
         side: Option<Side>,

@@ -17,10 +17,12 @@ use crate::world;
 /// Pieces that one writev looks at: the rest is a partial transfer, which is normal.
 const PIECES: usize = 16;
 
+#[inline]
 fn read_flags(flags: u32) -> Result<(), Fault> {
     if flags == 0 { Ok(()) } else { Err(Fault::invalid(format!("flags {flags:#x}: a read has none"))) }
 }
 
+#[inline]
 fn write_flags(flags: u32) -> Result<WriteFlags, Fault> {
     const FIN: u32 = mux_io_flag::MUX_IO_FIN as u32;
     const MORE: u32 = mux_io_flag::MUX_IO_MORE as u32;
@@ -81,6 +83,7 @@ pub unsafe extern "C" fn mux_write(
     })
 }
 
+#[inline]
 fn write(channel: &Channel, bufs: &[IoSlice<'_>], flags: WriteFlags, deadline: Deadline) -> Result<usize, Fault> {
     channel.hub.wait(Some(Side::Send), deadline, || channel.try_write(bufs, flags))
 }

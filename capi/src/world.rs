@@ -58,7 +58,7 @@ const BUILDING: u32 = 1;
 const READY: u32 = 2;
 
 /// The world of this process.
-#[inline]
+#[inline(always)]
 pub(crate) fn world() -> &'static World {
     let page = PAGE.load(Ordering::Acquire);
     // SAFETY: once set, PAGE points to a word that is never freed, and WORLD is set before the word reads READY.
@@ -104,7 +104,7 @@ fn new_world() -> &'static World {
 }
 
 /// The object of a handle, whatever its kind.
-#[inline]
+#[inline(always)]
 pub(crate) fn pin(handle: mux_handle) -> Result<Pinned<Object>, Fault> {
     world().table.pin(handle)
 }
@@ -112,25 +112,27 @@ pub(crate) fn pin(handle: mux_handle) -> Result<Pinned<Object>, Fault> {
 macro_rules! pin_as {
     ($($name:ident, $variant:ident, $target:ty;)*) => {$(
         /// The object of a handle of this kind.
-        #[inline]
+        #[inline(always)]
         pub(crate) fn $name(handle: mux_handle) -> Result<impl std::ops::Deref<Target = $target>, Fault> {
-            struct As(Pinned<Object>);
+            struct As {
+                object: ptr::NonNull<$target>,
+                _pinned: Pinned<Object>,
+            }
             impl std::ops::Deref for As {
                 type Target = $target;
 
+                #[inline(always)]
                 fn deref(&self) -> &$target {
-                    match &*self.0 {
-                        Object::$variant(object) => object,
-                        _ => unreachable!("the kind was checked when it was pinned"),
-                    }
+                    // SAFETY: what is pinned neither moves nor changes, and the pin lives as long as `self`.
+                    unsafe { self.object.as_ref() }
                 }
             }
             let pinned = pin(handle)?;
-            if matches!(&*pinned, Object::$variant(_)) {
-                Ok(As(pinned))
-            } else {
-                Err(mux_status_code::MUX_EKIND.into())
-            }
+            let Object::$variant(object) = &*pinned else {
+                return Err(mux_status_code::MUX_EKIND.into());
+            };
+            let object: &$target = object;
+            Ok(As { object: ptr::NonNull::from(object), _pinned: pinned })
         }
     )*};
 }

@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -247,6 +248,18 @@ pub trait SendOps: Send + 'static {
     fn room(&self) -> usize {
         0
     }
+
+    /// A way past the half for small writes, where the backend gathers them; it may be `None` until the half has been used.
+    fn burst(&self) -> Option<Arc<dyn Burst>> {
+        None
+    }
+}
+
+/// Gathers the small writes of one half while it sends anyway, from any thread and without waiting. The half and this may be
+/// used in turns; the order is that of the calls.
+pub trait Burst: Send + Sync + 'static {
+    /// Takes all of `bytes`, which go out without another call, or none of them: then the half says why, or what to wait for.
+    fn take(&self, bytes: &[u8]) -> bool;
 }
 
 /// The receiving half of a channel; what each method means to the application stands at [`RecvHalf`](crate::RecvHalf).

@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::BitOr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::backend::{RecvOps, SendOps};
+use crate::backend::{Burst, RecvOps, SendOps};
 use crate::{ErrorKind, Priority, Result, codes};
 
 /// What goes with a write.
@@ -239,6 +240,12 @@ impl SendHalf {
     /// Bytes that a write would take at present, for the curious: a wait for more is [`poll_writable`](Self::poll_writable).
     pub fn room(&self) -> usize {
         self.ops.room()
+    }
+
+    /// A way past the half for small writes of a burst, if the backend has one: what it does not take, the half is asked for.
+    /// It may be `None` until the half has been used.
+    pub fn burst(&self) -> Option<Arc<dyn Burst>> {
+        self.ops.burst()
     }
 
     /// Resets with any code, the library's included; errors mean that the direction is over already.

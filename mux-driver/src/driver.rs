@@ -169,7 +169,7 @@ impl<W: Wire> Driver<W> {
             state.sent_since_turn = false;
             state.drained(&mut self.wakes);
             state.wake_next(&mut self.wakes);
-            if !state.conn.has_output() {
+            if !state.has_output() {
                 state.flushed(&mut self.wakes);
                 drop(state);
                 break;
@@ -266,7 +266,7 @@ impl<W: Wire> Driver<W> {
             let (over, spent) = (state.conn.is_over(), state.conn.next_deadline().is_some_and(|next| next <= now));
             // Who found the writer in use just now waits for a turn as well.
             state.wake_next(&mut self.wakes);
-            let again = state.writers_wait() || state.conn.has_output();
+            let again = state.writers_wait() || state.has_output();
             drop(state);
             self.wakes.wake();
             if again {
@@ -330,6 +330,7 @@ impl<W: Wire> Driver<W> {
         let lost = self.shared.writer().close();
         self.guard = None;
         let mut state = self.shared.state();
+        state.shut_stages();
         state.lost |= lost;
         state.released = true;
         let waker = state.ending.take();

@@ -2,16 +2,17 @@
 
 use std::io::IoSlice;
 use std::num::NonZeroU64;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use mux_api::backend::{RecvOps, SendOps};
+use mux_api::backend::{Burst, RecvOps, SendOps};
 use mux_api::{Priority, Result, WriteFlags};
 use mux_proto::{Chunk, Key, Wire};
 use tokio::io::ReadBuf;
 
 use crate::shared::{Shared, State, Wakes};
+use crate::stage::Stage;
 
 /// From here on a write goes out at once, from the caller's buffer, together with what was gathered.
 const DIRECT: usize = 4096;
@@ -21,15 +22,29 @@ pub(crate) struct DrivenSend<W: Wire> {
     key: Key,
     /// A flush is under way; the transport had taken all that was handed over so many times when it began.
     flush_since: Option<NonZeroU64>,
+    /// Where small writes are gathered; made with the first burst.
+    stage: OnceLock<Arc<Stage>>,
 }
 
 impl<W: Wire> DrivenSend<W> {
     pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
-        Self { shared, key, flush_since: None }
+        Self { shared, key, flush_since: None, stage: OnceLock::new() }
+    }
+
+    /// The state, with what this half gathered in it.
+    fn state(&self) -> MutexGuard<'_, State<W>> {
+        let mut state = self.shared.state();
+        if self.stage.get().is_some() {
+            state.shut_stage(self.key);
+        }
+        state
     }
 
     /// Ready when the transport has taken what this half handed over. What others queue meanwhile does not delay it.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.stage.get().is_some_and(|stage| stage.took()) {
+            self.flush_since = None;
+        }
         let mut state = self.shared.state();
         if let (true, Some(cause)) = (state.lost, state.conn.cause()) {
             return Poll::Ready(Err(cause.clone()));
@@ -50,20 +65,20 @@ impl<W: Wire> DrivenSend<W> {
 
     /// The state, for a call that does not send from the caller's buffer: if it was woken for that, others have their turn.
     fn pass_on(&self) -> MutexGuard<'_, State<W>> {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         if state.has_come(self.key) {
             let mut wakes = Wakes::default();
             state.wake_next(&mut wakes);
             drop(state);
             wakes.wake();
-            state = self.shared.state();
+            state = self.state();
         }
         state
     }
 
     /// Sends from the caller's buffer if nothing has to go first.
     fn write_direct(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], total: usize) -> Sent {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         state.has_come(self.key);
         if state.blocked {
             // Waiting for the transport is cheaper than copying what it will take soon.
@@ -81,7 +96,7 @@ impl<W: Wire> DrivenSend<W> {
             wakes.wake();
             return Sent::Waiting;
         }
-        state.conn.poll_output(&mut writer.batch, most);
+        state.poll_output(&mut writer);
         let direct = state.conn.begin_direct(self.key, total.min(most), &mut writer.batch, most);
         let take = direct.as_ref().map_or(0, |direct| direct.take);
         state.count_turn(self.key, take);
@@ -138,6 +153,9 @@ impl<W: Wire> DrivenSend<W> {
             state.wait_send(self.key, cx.waker());
             return Poll::Pending;
         }
+        if total < DIRECT {
+            state.open_stage(self.key, &self.stage);
+        }
         self.shared.finish_call(state, gather);
         Poll::Ready(Ok(taken))
     }
@@ -155,7 +173,13 @@ enum Sent {
 
 impl<W: Wire> SendOps for DrivenSend<W> {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
-        if bufs.len() == 1 {
+        if let [buf] = bufs {
+            if let Some(stage) = self.stage.get()
+                && !flags.contains(WriteFlags::FIN)
+                && stage.take(buf)
+            {
+                return Poll::Ready(Ok(buf.len()));
+            }
             return self.write(cx, bufs, flags);
         }
         // More than 16 slices are taken in steps: a short write is always allowed.
@@ -208,7 +232,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         let sent = match state.conn.room(self.key) {
             Ok(_) => state.conn.send_buffered(self.key) == 0,
             Err(error) => match state.conn.is_send_done(self.key) {
@@ -225,7 +249,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     }
 
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         if state.conn.is_opened(self.key)? {
             return Poll::Ready(Ok(()));
         }
@@ -234,7 +258,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         if state.conn.is_send_done(self.key)? {
             drop(state);
             return self.poll_taken(cx);
@@ -245,29 +269,33 @@ impl<W: Wire> SendOps for DrivenSend<W> {
 
     fn finish(&mut self) -> Result<()> {
         self.flush_since = None;
-        let mut state = self.shared.state();
+        let mut state = self.state();
         state.conn.finish(self.key)?;
         self.shared.finish_call(state, false);
         Ok(())
     }
 
     fn reset(&mut self, code: u64) -> Result<()> {
-        let mut state = self.shared.state();
+        let mut state = self.state();
         state.conn.reset(self.key, code)?;
         self.shared.finish_call(state, false);
         Ok(())
     }
 
     fn set_priority(&mut self, priority: Priority) {
-        self.shared.state().conn.set_priority(self.key, priority);
+        self.state().conn.set_priority(self.key, priority);
     }
 
     fn buffered(&self) -> usize {
-        self.shared.state().conn.send_buffered(self.key)
+        self.state().conn.send_buffered(self.key)
     }
 
     fn room(&self) -> usize {
-        self.shared.state().conn.room(self.key).unwrap_or(0)
+        self.state().conn.room(self.key).unwrap_or(0)
+    }
+
+    fn burst(&self) -> Option<Arc<dyn Burst>> {
+        self.stage.get().map(|stage| Arc::clone(stage) as _)
     }
 }
 
@@ -283,24 +311,64 @@ impl<W: Wire> Drop for DrivenSend<W> {
 pub(crate) struct DrivenRecv<W: Wire> {
     shared: Arc<Shared<W>>,
     key: Key,
+    lent: Lent,
+}
+
+/// What the connection lent for small reads.
+#[derive(Default)]
+struct Lent {
+    bytes: Vec<u8>,
+    /// How much of it was read, and how much of that the connection knows.
+    read: usize,
+    told: usize,
+}
+
+impl Lent {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.read..]
+    }
+
+    /// Reads from it as much as there is room for; how much that was.
+    #[inline]
+    fn read(&mut self, buf: &mut ReadBuf<'_>) -> usize {
+        let ready = (self.bytes.len() - self.read).min(buf.remaining());
+        if ready > 0 {
+            buf.put_slice(&self.bytes[self.read..self.read + ready]);
+            self.read += ready;
+        }
+        ready
+    }
+
+    /// Tells the connection how much was read; `true` when that may have to be said to the peer, which ends a call with
+    /// [`finish_call`](Shared::finish_call).
+    fn tell<W: Wire>(&mut self, key: Key, state: &mut State<W>) -> bool {
+        let more = self.read > self.told;
+        if !self.bytes.is_empty() {
+            let holds = state.conn.returned(key, self.read - self.told);
+            self.told = self.read;
+            if !holds || self.rest().is_empty() {
+                *self = Self::default();
+            }
+        }
+        more
+    }
 }
 
 impl<W: Wire> DrivenRecv<W> {
     pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
-        Self { shared, key }
+        Self { shared, key, lent: Lent::default() }
     }
-}
 
-impl<W: Wire> RecvOps for DrivenRecv<W> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
-        let (before, room) = (buf.filled().len(), buf.remaining());
-        if room == 0 {
-            return Poll::Ready(Ok(0));
-        }
+    /// Reads behind what was lent, `before` bytes of which are in `buf`.
+    fn read_on(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, mut before: usize) -> Poll<Result<usize>> {
         let mut state = self.shared.state();
-        if state.conn.copy(self.key, room, |bytes| buf.put_slice(bytes)) {
+        self.lent.tell(self.key, &mut state);
+        if before == 0
+            && let Some(bytes) = state.conn.lend(self.key, buf.remaining())
+        {
             self.shared.finish_call(state, true);
-            return Poll::Ready(Ok(room));
+            self.lent.bytes = bytes;
+            return Poll::Ready(Ok(self.lent.read(buf)));
         }
         loop {
             match state.conn.take(self.key, buf.remaining()) {
@@ -309,11 +377,16 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
                     // without the lock.
                     self.shared.finish_call(state, true);
                     buf.put_slice(&chunk);
+                    before += chunk.len();
                 }
-                _ if buf.filled().len() > before => break,
+                _ if before > 0 => {
+                    self.shared.finish_call(state, true);
+                    break;
+                }
                 Ok(Chunk::End) => return Poll::Ready(Ok(0)),
                 Ok(Chunk::Empty) => {
                     state.wait_recv(self.key, cx.waker());
+                    self.shared.finish_call(state, true);
                     return Poll::Pending;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -323,11 +396,28 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
             }
             state = self.shared.state();
         }
-        Poll::Ready(Ok(buf.filled().len() - before))
+        Poll::Ready(Ok(before))
+    }
+}
+
+impl<W: Wire> RecvOps for DrivenRecv<W> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
+        let read = self.lent.read(buf);
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(read));
+        }
+        self.read_on(cx, buf, read)
     }
 
     fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>> {
+        let rest = self.lent.rest();
+        if !rest.is_empty() {
+            let bytes = Bytes::copy_from_slice(&rest[..rest.len().min(max)]);
+            self.lent.read += bytes.len();
+            return Poll::Ready(Ok(Some(bytes)));
+        }
         let mut state = self.shared.state();
+        self.lent.tell(self.key, &mut state);
         match state.conn.take(self.key, max)? {
             Chunk::Data(chunk) => {
                 self.shared.finish_call(state, true);
@@ -336,6 +426,7 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
             Chunk::End => Poll::Ready(Ok(None)),
             Chunk::Empty => {
                 state.wait_recv(self.key, cx.waker());
+                self.shared.finish_call(state, true);
                 Poll::Pending
             }
         }
@@ -343,17 +434,22 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
 
     fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
         let mut state = self.shared.state();
-        if state.conn.is_readable(self.key, min) {
-            return Poll::Ready(());
+        let told = self.lent.tell(self.key, &mut state);
+        let readable = state.conn.is_readable(self.key, min);
+        if !readable {
+            state.wait_recv(self.key, cx.waker());
         }
-        state.wait_recv(self.key, cx.waker());
-        Poll::Pending
+        if told {
+            self.shared.finish_call(state, true);
+        }
+        if readable { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn stop(&mut self, code: u64) -> Result<()> {
         let mut state = self.shared.state();
         state.conn.stop(self.key, code)?;
         self.shared.finish_call(state, false);
+        self.lent = Lent::default();
         Ok(())
     }
 
@@ -361,10 +457,11 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
         let mut state = self.shared.state();
         state.conn.abandon(self.key, code);
         self.shared.finish_call(state, false);
+        self.lent = Lent::default();
     }
 
     fn buffered(&self) -> usize {
-        self.shared.state().conn.recv_buffered(self.key)
+        self.shared.state().conn.recv_buffered(self.key).saturating_sub(self.lent.read - self.lent.told)
     }
 }
 

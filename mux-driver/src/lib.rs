@@ -10,6 +10,7 @@ mod halves;
 mod receive;
 mod session;
 mod shared;
+mod stage;
 mod writer;
 
 use std::sync::Arc;

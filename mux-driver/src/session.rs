@@ -116,6 +116,7 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
         if let Some(cause) = state.conn.cause() {
             return Poll::Ready(Err(cause.clone()));
         }
+        state.shut_stages();
         let queued = state.blocked || state.conn.has_output() || state.conn.stats().send_buffered > 0;
         if !queued && self.shared.idle_writer().is_some() {
             return Poll::Ready(Ok(()));
@@ -162,12 +163,14 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
 
     fn close(&self, code: u64, reason: &str) {
         let mut state = self.shared.state();
+        state.shut_stages();
         state.conn.close(code, reason, now());
         self.hand_to_driver(state);
     }
 
     fn abort(&self, code: u64) {
         let mut state = self.shared.state();
+        state.shut_stages();
         state.conn.abort(code);
         self.hand_to_driver(state);
     }
@@ -188,6 +191,8 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
     }
 
     fn stats(&self) -> Stats {
-        self.shared.state().conn.stats()
+        let mut state = self.shared.state();
+        state.shut_stages();
+        state.conn.stats()
     }
 }

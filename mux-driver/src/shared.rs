@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 
 use mux_proto::{Connection, Event, Key, Wire};
 use tokio::io::AsyncWrite;
 
+use crate::stage::{Stage, Stages};
 use crate::writer::Writer;
 
 /// What a half sends from its caller's buffer before others that wait get their turn, in what the transport takes at once: what
@@ -45,6 +46,8 @@ pub(crate) struct State<W> {
     pub(crate) came: u64,
     /// The driver looks after `writers` in a while.
     pub(crate) watched: bool,
+    /// Where bursts of small writes are gathered.
+    stages: Stages,
     /// The driver's task.
     pub(crate) driver: Waker,
     /// The driver was woken and has not had its turn yet.
@@ -109,6 +112,7 @@ impl<W: Wire> Shared<W> {
             next: None,
             came: 0,
             watched: false,
+            stages: Stages::default(),
             driver: Waker::noop().clone(),
             driver_woken: false,
             sent_since_turn: false,
@@ -134,7 +138,7 @@ impl<W: Wire> Shared<W> {
     /// Whether there is something to say that may wait until the tasks that were woken have had their turn.
     pub(crate) fn wait_for_tasks(&self) -> bool {
         let mut state = self.state();
-        state.waits_for_tasks = state.conn.has_output() && !state.blocked;
+        state.waits_for_tasks = state.has_output() && !state.blocked;
         state.waits_for_tasks
     }
 
@@ -180,8 +184,7 @@ impl<W: Wire> Shared<W> {
             && !state.conn.is_over()
             && let Some(mut writer) = self.idle_writer()
         {
-            let most = writer.most();
-            state.conn.poll_output(&mut writer.batch, most);
+            state.poll_output(&mut writer);
             state.sent_since_turn = true;
             state.collect(&mut wakes);
             if state.conn.has_output() {
@@ -222,6 +225,44 @@ impl<W: Wire> Shared<W> {
 }
 
 impl<W: Wire> State<W> {
+    /// Whether there is something to send, what was gathered beside the connection included. After `false` no stage is open.
+    pub(crate) fn has_output(&mut self) -> bool {
+        if !self.stages.is_empty() {
+            self.stages.empty(&mut self.conn);
+        }
+        self.conn.has_output()
+    }
+
+    /// Moves what is to be sent into the writer's batch.
+    pub(crate) fn poll_output(&mut self, writer: &mut Writer) {
+        if !self.stages.is_empty() {
+            self.stages.empty(&mut self.conn);
+        }
+        let most = writer.most();
+        self.conn.poll_output(&mut writer.batch, most);
+    }
+
+    /// Lets the half gather small writes in `stage`, if the driver will look there and nobody waits for the half itself.
+    pub(crate) fn open_stage(&mut self, key: Key, stage: &OnceLock<Arc<Stage>>) {
+        let driven = self.driver_woken || self.blocked || self.waits_for_tasks;
+        if driven && self.conn.has_output() && self.next != Some(key) && !self.waits_direct(key) {
+            let room = self.conn.room(key).unwrap_or(0);
+            self.stages.open(key, stage.get_or_init(Arc::default), room);
+        }
+    }
+
+    /// What the half gathered is the connection's from here on.
+    pub(crate) fn shut_stage(&mut self, key: Key) {
+        if !self.stages.is_empty() {
+            self.stages.shut(key, &mut self.conn);
+        }
+    }
+
+    /// As [`shut_stage`](Self::shut_stage), of all halves: before the session ends, or tells what is queued.
+    pub(crate) fn shut_stages(&mut self) {
+        self.stages.shut_all(&mut self.conn);
+    }
+
     /// Turns the connection's events into wakers.
     pub(crate) fn collect(&mut self, wakes: &mut Wakes) {
         while let Some(event) = self.conn.poll_event() {
@@ -396,7 +437,6 @@ pub(crate) fn remember(slot: &mut Option<Waker>, waker: &Waker) {
 
 /// Moves what is queued into the writer, for the driver's turn.
 pub(crate) fn fill<W: Wire>(state: &mut State<W>, writer: &mut Writer, wakes: &mut Wakes) {
-    let most = writer.most();
-    state.conn.poll_output(&mut writer.batch, most);
+    state.poll_output(writer);
     state.collect(wakes);
 }

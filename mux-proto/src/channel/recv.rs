@@ -40,6 +40,8 @@ pub(crate) struct RecvSide {
     /// Bytes the application has read and the peer was not told about.
     owed: u32,
     buffered: u32,
+    /// Of those buffered, bytes that the reading half holds: they count as read when it says so.
+    lent: u32,
     /// Bytes read by the application since the moment `mark`, which is in microseconds of the connection's clock.
     measured: u32,
     mark: u32,
@@ -58,8 +60,11 @@ impl RecvSide {
     /// Smaller bodies are copied, so that they pin no receive buffer.
     pub(crate) const PINS_FROM: usize = 2048;
 
-    /// Up to here a read is a copy.
-    const SMALL_READ: usize = 512;
+    /// Up to here a read is a copy, of which the half keeps more than was asked for.
+    pub(crate) const SMALL_READ: usize = 512;
+
+    /// What is lent at once.
+    const LENT: usize = 4096;
 
     /// `now`: microseconds of the connection's clock, which wraps.
     pub(crate) fn new(size: u32, now: u32) -> Self {
@@ -71,6 +76,7 @@ impl RecvSide {
             granted: size,
             owed: 0,
             buffered: 0,
+            lent: 0,
             queue: VecDeque::new(),
             tail: Vec::new(),
         }
@@ -136,18 +142,32 @@ impl RecvSide {
         Some(head)
     }
 
-    /// Gives the next `most` bytes to `put`, if they are few and more wait behind them in one piece; `false`:
-    /// [`take`](Self::take) them. A copy costs less than a slice that shares them.
-    pub(crate) fn copy(&mut self, most: usize, put: impl FnOnce(&[u8])) -> bool {
-        match self.queue.front_mut() {
-            Some((_, front)) if most <= Self::SMALL_READ && front.len() > most => {
-                put(&front[..most]);
-                front.advance(most);
-                self.count(most);
-                true
-            }
-            _ => false,
+    /// Lends a copy of the next bytes, if more than `most`, which are few, wait in one piece; `None`: [`take`](Self::take)
+    /// them. They count as read once they are [`returned`](Self::returned); before that nothing more may be taken.
+    pub(crate) fn lend(&mut self, most: usize) -> Option<Vec<u8>> {
+        let (_, front) = self.queue.front_mut()?;
+        if most > Self::SMALL_READ || front.len() <= most {
+            return None;
         }
+        let lent = front[..front.len().min(Self::LENT)].to_vec();
+        front.advance(lent.len());
+        if front.is_empty() {
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        self.lent = lent.len() as u32;
+        Some(lent)
+    }
+
+    /// So many of the bytes lent were read since the last time; `false` when what was lent is not to be read any more.
+    pub(crate) fn returned(&mut self, read: usize) -> bool {
+        let holds = self.lent > 0;
+        let read = (read as u32).min(self.lent);
+        self.lent -= read;
+        self.count(read as usize);
+        holds
     }
 
     /// So many bytes are read.
@@ -255,6 +275,7 @@ impl RecvSide {
 
     pub(crate) fn discard(&mut self) {
         self.buffered = 0;
+        self.lent = 0;
         self.queue = VecDeque::new();
         self.tail = Vec::new();
     }
@@ -265,20 +286,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_reads_copy_and_large_ones_share_the_same_bytes() {
+    fn small_reads_are_lent_and_large_ones_share_the_same_bytes() {
         let mut recv = RecvSide::new(65_536, 0);
-        let body: Vec<u8> = (0..3000u32).map(|at| (at % 251) as u8).collect();
+        let body: Vec<u8> = (0..9000u32).map(|at| (at % 251) as u8).collect();
         assert!(recv.push(Bytes::copy_from_slice(&body), 1));
-        let mut got = Vec::new();
-        assert!(!recv.copy(3000, |_| panic!("nothing would be left: it is taken")));
-        assert!(!recv.copy(RecvSide::SMALL_READ + 1, |_| panic!("large")));
-        for most in [64, 1, 512] {
-            assert!(recv.copy(most, |part| got.extend_from_slice(part)));
-        }
-        assert_eq!((recv.buffered() as usize, recv.owed as usize), (3000 - 577, 577));
+        assert!(recv.lend(9000).is_none(), "nothing would be left: it is taken");
+        assert!(recv.lend(RecvSide::SMALL_READ + 1).is_none(), "large");
+        let mut got = recv.lend(64).expect("more waits");
+        assert_eq!((got.len(), recv.buffered() as usize, recv.owed), (RecvSide::LENT, 9000, 0), "not read yet");
+        assert!(recv.returned(1000));
+        assert_eq!((recv.buffered() as usize, recv.owed), (8000, 1000));
+        assert!(recv.returned(RecvSide::LENT - 1000), "all of it");
         while let Some(part) = recv.take(1000) {
             got.extend_from_slice(&part);
         }
-        assert_eq!((got, recv.buffered()), (body, 0));
+        assert_eq!((got, recv.buffered(), recv.owed), (body, 0, 9000));
+    }
+
+    #[test]
+    fn what_is_discarded_while_it_is_lent_is_not_counted_twice() {
+        let mut recv = RecvSide::new(65_536, 0);
+        assert!(recv.push(Bytes::from(vec![1; 3000]), 1));
+        assert_eq!(recv.lend(64).map(|lent| lent.len()), Some(3000));
+        assert_eq!(recv.close(RecvState::Reset(None)), 65_536, "nobody reads it, so nothing stays charged");
+        assert!(!recv.returned(64), "gone");
+        assert_eq!((recv.buffered(), recv.owed), (0, 0));
     }
 }

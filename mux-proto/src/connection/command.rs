@@ -127,6 +127,18 @@ impl<W: Wire> Connection<W> {
         Ok(written)
     }
 
+    /// Takes bytes that the half has accepted already, so whatever the buffer holds. Returns how many more it may accept by
+    /// itself: none unless these can be sent.
+    pub fn write_accepted(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let limit = self.send_limit();
+        // After an end nobody sends them, like whatever else was buffered.
+        let Ok(channel) = self.writable(key) else { return 0 };
+        channel.send.write(&[IoSlice::new(bytes)], usize::MAX);
+        let room = limit.saturating_sub(channel.send.buffered());
+        self.enqueue(key);
+        if self.table.get(key).is_some_and(|channel| channel.scheduled) { room } else { 0 }
+    }
+
     /// Room in the channel's buffer.
     ///
     /// # Errors
@@ -270,13 +282,18 @@ impl<W: Wire> Connection<W> {
         self.recv_end(channel)
     }
 
-    /// Gives exactly the next `most` bytes to `put`, if copying them is the cheapest; `false`: [`take`](Self::take) them.
-    pub fn copy(&mut self, key: Key, most: usize, put: impl FnOnce(&[u8])) -> bool {
-        let copied = self.table.get_mut(key).is_some_and(|channel| channel.recv.copy(most, put));
-        if copied {
-            self.after_read(key);
-        }
-        copied
+    /// Lends the half a copy of the next bytes, so that it serves small reads, of at most `most`, without asking; `None`:
+    /// [`take`](Self::take) them. What was lent comes before whatever is taken, and counts as read once it is
+    /// [`returned`](Self::returned).
+    pub fn lend(&mut self, key: Key, most: usize) -> Option<Vec<u8>> {
+        self.table.get_mut(key)?.recv.lend(most)
+    }
+
+    /// So many bytes of what was lent were read since the last time; `false` when the rest is not to be read any more.
+    pub fn returned(&mut self, key: Key, read: usize) -> bool {
+        let holds = self.table.get_mut(key).is_some_and(|channel| channel.recv.returned(read));
+        self.after_read(key);
+        holds
     }
 
     /// Whether at least `min` bytes, or as many as the window holds, wait, or a read would end or fail.
