@@ -201,6 +201,7 @@ impl Channel {
             && !flags.contains(WriteFlags::FIN)
             && burst.take(data)
         {
+            self.hub.expect_answer();
             return Ok(Some(data.len()));
         }
         let polled = self.send.with(|half| -> Result<_, Fault> {
@@ -219,6 +220,7 @@ impl Channel {
                 if flags.contains(WriteFlags::FIN) && count == bufs.iter().map(|buf| buf.len()).sum::<usize>() {
                     self.ended_send.store(true, Ordering::SeqCst);
                 }
+                self.hub.expect_answer();
                 Ok(Some(count))
             }
             Poll::Ready(Err(error)) => Err(self.send_failed(error)),

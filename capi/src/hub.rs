@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use crate::abi::{mux_handle, mux_status_code};
 use crate::callback;
 use crate::deadline::Deadline;
-use crate::platform::{self, Slept};
+use crate::platform::{self, Patience, Slept};
 use crate::queue::{Entry, Queue};
 use crate::status::Fault;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -28,6 +28,7 @@ pub(crate) const SIDES: [Side; 2] = [Side::Recv, Side::Send];
 pub(crate) struct Signal {
     count: AtomicU32,
     sleepers: AtomicU32,
+    patience: Patience,
 }
 
 impl Signal {
@@ -61,6 +62,9 @@ impl Signal {
     fn sleep(&self, seen: u32, deadline: &mut Deadline) -> Result<(), Fault> {
         let limit = deadline.remaining()?;
         callback::flush();
+        if self.patience.look(&self.count, seen) {
+            return Ok(());
+        }
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let slept = platform::sleep(&self.count, seen, limit);
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
@@ -167,6 +171,12 @@ impl Hub {
 
     pub(crate) fn resume(&self) {
         self.interrupted.store(false, Ordering::SeqCst);
+    }
+
+    /// Something was sent: a reader may expect an answer.
+    #[inline]
+    pub(crate) fn expect_answer(&self) {
+        self.sides[Side::Recv as usize].patience.expect();
     }
 
     /// Waits for one side, or for both with `None`.

@@ -59,6 +59,14 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     }
 }
 
+/// The time since a moment that all processes of the machine share.
+pub(super) fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is written, and the clock exists everywhere.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
 /// A descriptor that is readable while its count is not 0.
 pub(crate) type EventFd = OwnedFd;
 

@@ -4,9 +4,11 @@
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod linux;
+mod patience;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
+pub(crate) use patience::Patience;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the C library knows Linux only: another system needs a file beside platform/linux.rs");
