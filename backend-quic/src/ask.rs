@@ -33,7 +33,7 @@ impl SendSide {
         };
         let mut state = lock(&self.state);
         if preface.len() > 1 {
-            state.opened_with = Some(Box::new(options.clone()));
+            state.rare().opened_with = Some(options.clone());
         }
         let mut offered = self.offer(&mut state, &mut preface);
         if !preface.is_empty() && !matches!(offered, Poll::Ready(Err(_))) {
@@ -77,9 +77,10 @@ impl SendSide {
         let waker = Waker::from(waker);
         let answer = self.ask(state, &mut Context::from_waker(&waker), ask);
         if answer.is_pending() {
-            state.waits += 1;
-            if state.watched.is_none() {
-                state.watched = Some(0);
+            let rare = state.rare();
+            rare.waits += 1;
+            if rare.watched.is_none() {
+                rare.watched = Some(0);
                 self.shared.flush.add_waiting(Arc::clone(self));
             }
         }
@@ -89,11 +90,11 @@ impl SendSide {
     /// Has a write copied that has waited since the last look. `true`: there is more to look at.
     pub(crate) fn look_waiting(&self) -> bool {
         let mut state = lock(&self.state);
-        let waits = state.waits;
-        if state.watched.replace(waits) != Some(waits) {
+        let rare = state.rare();
+        if rare.watched.replace(rare.waits) != Some(rare.waits) {
             return true;
         }
-        state.watched = None;
+        rare.watched = None;
         state.promised |= self.is_blocked(&state);
         let waker = state.waker.clone().filter(|_| state.promised);
         drop(state);

@@ -22,32 +22,65 @@ const PIECES: usize = 16;
 
 pub(crate) struct QuicRecv {
     side: Arc<SendSide>,
-    /// `None` once nothing more will come from it.
-    stream: Option<RecvStream>,
-    /// Taken from quinn and not yet read: what came with the preface, then the rest.
-    first: Bytes,
-    stash: VecDeque<Bytes>,
-    stashed: usize,
-    /// What follows the stash: `Ok` is the end.
-    end: Option<Result<()>>,
+    source: Source,
+    /// Only while there is something, as in few of many channels.
+    stash: Option<Box<Stash>>,
     /// The window, for as long as the peer may use it.
     held: Option<Reservation>,
+}
+
+enum Source {
+    Live(RecvStream),
+    /// Nothing more will come; what follows the stash: `Ok` is the end.
+    Over(Result<()>),
+}
+
+/// Taken from quinn and not yet read: what came with the preface, then the rest.
+struct Stash {
+    first: Bytes,
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Stash {
+    fn new(first: Bytes) -> Box<Self> {
+        Box::new(Self { bytes: first.len(), first, pieces: VecDeque::new() })
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    fn take(&mut self, max: usize) -> Option<Bytes> {
+        let piece = if self.first.is_empty() {
+            let mut piece = self.pieces.pop_front()?;
+            if piece.len() > max {
+                let rest = piece.split_off(max);
+                self.pieces.push_front(rest);
+            }
+            piece
+        } else {
+            self.first.split_to(self.first.len().min(max))
+        };
+        self.bytes -= piece.len();
+        Some(piece)
+    }
 }
 
 impl QuicRecv {
     /// `first` came with the preface.
     pub(crate) fn new(side: Arc<SendSide>, stream: RecvStream, held: Option<Reservation>, first: Bytes) -> Self {
-        if !first.is_empty() {
+        let stash = (!first.is_empty()).then(|| {
             side.note_heard();
-        }
-        let stashed = first.len();
-        Self { side, stream: Some(stream), first, stash: VecDeque::new(), stashed, end: None, held }
+            Stash::new(first)
+        });
+        Self { side, source: Source::Live(stream), stash, held }
     }
 
     /// For a direction that the peer has reset already.
     pub(crate) fn reset(side: Arc<SendSide>, code: VarInt) -> Self {
-        let (first, stash) = Default::default();
-        let mut recv = Self { side, stream: None, first, stash, stashed: 0, end: None, held: None };
+        let mut recv = Self { side, source: Source::Over(Ok(())), stash: None, held: None };
         recv.failed(ReadError::Reset(code));
         recv
     }
@@ -56,9 +89,8 @@ impl QuicRecv {
         &self.side.shared
     }
 
-    fn end_with(&mut self, end: Result<()>) {
-        self.stream = None;
-        self.end = Some(end);
+    fn stashed(&self) -> usize {
+        self.stash.as_ref().map_or(0, |stash| stash.bytes)
     }
 
     fn failed(&mut self, error: ReadError) {
@@ -75,19 +107,23 @@ impl QuicRecv {
                 Error::new(ErrorKind::Internal, mux_api::Origin::Local, format!("reading a QUIC stream: {error}"))
             }
         };
-        self.end_with(Err(error));
+        self.source = Source::Over(Err(error));
     }
 
     /// The end, once the stash is empty. Its window is nobody's any more.
-    fn ended(&mut self) -> Option<Result<()>> {
-        let end = self.end.clone()?;
-        self.held = None;
-        Some(end)
+    fn ended(&mut self) -> Result<()> {
+        match &self.source {
+            Source::Live(_) => Ok(()),
+            Source::Over(end) => {
+                self.held = None;
+                end.clone()
+            }
+        }
     }
 
     /// Moves what quinn has into the stash. Ready when something was moved, or the end is known.
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(()) };
+        let Source::Live(stream) = &mut self.source else { return Poll::Ready(()) };
         let mut pieces: [Bytes; PIECES] = Default::default();
         let read = match pin!(stream.read_chunks(&mut pieces)).poll(cx) {
             Poll::Pending => return Poll::Pending,
@@ -96,14 +132,12 @@ impl QuicRecv {
         match read {
             Ok(Some(count)) => {
                 self.side.note_heard();
-                for piece in pieces.into_iter().take(count) {
-                    self.stashed += piece.len();
-                    self.stash.push_back(piece);
-                }
+                let stash = self.stash.get_or_insert_with(|| Stash::new(Bytes::new()));
+                pieces.into_iter().take(count).for_each(|piece| stash.push(piece));
             }
             Ok(None) => {
                 self.side.note_heard();
-                self.end_with(Ok(()));
+                self.source = Source::Over(Ok(()));
             }
             Err(error) => self.failed(error),
         }
@@ -111,23 +145,17 @@ impl QuicRecv {
     }
 
     fn take(&mut self, max: usize) -> Option<Bytes> {
-        let piece = if self.first.is_empty() {
-            let mut piece = self.stash.pop_front()?;
-            if piece.len() > max {
-                let rest = piece.split_off(max);
-                self.stash.push_front(rest);
-            }
-            piece
-        } else {
-            self.first.split_to(self.first.len().min(max))
-        };
-        self.stashed -= piece.len();
-        Some(piece)
+        let stash = self.stash.as_mut()?;
+        let piece = stash.take(max);
+        if stash.bytes == 0 {
+            self.stash = None;
+        }
+        piece
     }
 
     /// Tells the peer that nothing more will be read, unless it has nothing more to say.
     fn tell_stop(&mut self, code: u64) {
-        if let Some(stream) = &mut self.stream {
+        if let Source::Live(stream) = &mut self.source {
             // Only a stream that is over cannot be stopped.
             let _ = stream.stop(varint(code));
         }
@@ -136,17 +164,15 @@ impl QuicRecv {
     /// Reads no more.
     fn leave(&mut self, code: u64) {
         self.tell_stop(code);
-        self.first = Bytes::new();
-        self.stash = VecDeque::new();
-        self.stashed = 0;
-        self.end_with(Err(finished()));
+        self.stash = None;
+        self.source = Source::Over(Err(finished()));
         self.held = None;
     }
 }
 
 impl RecvOps for QuicRecv {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
-        if self.stashed > 0 {
+        if self.stash.is_some() {
             let before = buf.filled().len();
             while buf.remaining() > 0
                 && let Some(piece) = self.take(buf.remaining())
@@ -155,9 +181,7 @@ impl RecvOps for QuicRecv {
             }
             return Poll::Ready(Ok(buf.filled().len() - before));
         }
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(self.ended().unwrap_or_else(|| Err(finished())).map(|()| 0));
-        };
+        let Source::Live(stream) = &mut self.source else { return Poll::Ready(self.ended().map(|()| 0)) };
         let before = buf.filled().len();
         match stream.poll_read_buf(cx, buf) {
             Poll::Pending => return Poll::Pending,
@@ -168,26 +192,26 @@ impl RecvOps for QuicRecv {
                     return Poll::Ready(Ok(read));
                 }
                 self.side.note_heard();
-                self.end_with(Ok(()));
+                self.source = Source::Over(Ok(()));
             }
             Poll::Ready(Err(error)) => self.failed(error),
         }
-        Poll::Ready(self.ended().unwrap_or(Ok(())).map(|()| 0))
+        Poll::Ready(self.ended().map(|()| 0))
     }
 
     fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>> {
-        if self.stashed == 0 && self.poll_pull(cx).is_pending() {
+        if self.stash.is_none() && self.poll_pull(cx).is_pending() {
             return Poll::Pending;
         }
         if let Some(piece) = self.take(max) {
             return Poll::Ready(Ok(Some(piece)));
         }
-        Poll::Ready(self.ended().unwrap_or(Ok(())).map(|()| None))
+        Poll::Ready(self.ended().map(|()| None))
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
         let enough = min.clamp(1, self.shared().settings.window as usize);
-        while self.stashed < enough && self.stream.is_some() {
+        while self.stashed() < enough && matches!(self.source, Source::Live(_)) {
             if self.poll_pull(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -205,7 +229,7 @@ impl RecvOps for QuicRecv {
     }
 
     fn buffered(&self) -> usize {
-        self.stashed
+        self.stashed()
     }
 }
 

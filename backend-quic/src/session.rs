@@ -1,5 +1,6 @@
 //! A session over a QUIC connection.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,9 @@ pub(crate) struct QuicSession {
     /// The wait for the next datagram.
     datagrams: Mutex<Option<BoxFuture<'static, Result<Bytes, ConnectionError>>>>,
 }
+
+/// Room for so many channels stays when all that waited were taken.
+const KEPT_BACKLOG: usize = 128;
 
 pub(crate) type Stream = (SendStream, RecvStream);
 
@@ -216,6 +220,9 @@ impl SessionOps for QuicSession {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<ChannelParts>> {
         let mut state = self.shared.state();
         if let Some(parts) = state.backlog.pop_front() {
+            if state.backlog.is_empty() && state.backlog.capacity() > KEPT_BACKLOG {
+                state.backlog = VecDeque::new();
+            }
             return Poll::Ready(Ok(parts));
         }
         if state.accept_over || state.closing.is_some() {

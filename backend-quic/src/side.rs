@@ -49,14 +49,20 @@ pub(crate) struct State {
     looked: bool,
     /// What quinn has not taken.
     held: Option<Box<Held>>,
-    stopped: Option<Stopped>,
     /// Made when something has to wait for the first time.
     pub(crate) waker: Option<Arc<SendWaker>>,
-    /// What we opened it with, unless it is nothing special.
-    pub(crate) opened_with: Option<Box<OpenOptions>>,
+    rare: Option<Box<Rare>>,
     /// What quinn does not take of the next write is copied, however large: the application was told that it can write,
     /// or has waited for long.
     pub(crate) promised: bool,
+}
+
+/// What few channels need.
+#[derive(Default)]
+pub(crate) struct Rare {
+    stopped: Option<Stopped>,
+    /// What we opened it with, unless it is nothing special.
+    pub(crate) opened_with: Option<OpenOptions>,
     /// Writes that waited for quinn, so far and when they were looked at, while the flusher looks at them.
     pub(crate) waits: u64,
     pub(crate) watched: Option<u64>,
@@ -70,6 +76,10 @@ impl State {
 
     pub(crate) fn held(&mut self) -> &mut Held {
         self.held.get_or_insert_default()
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 }
 
@@ -102,12 +112,9 @@ impl SendSide {
             listed: false,
             looked: false,
             held: None,
-            stopped: None,
             waker: None,
-            opened_with: None,
+            rare: None,
             promised: false,
-            waits: 0,
-            watched: None,
         };
         Arc::new(Self {
             shared: Arc::clone(shared),
@@ -174,8 +181,8 @@ impl SendSide {
         }
         if self.initiator == Initiator::Local && self.shared.wire == Wire::Libmux && !self.heard.load(Ordering::Relaxed)
         {
-            let options = state.opened_with.take();
-            let preface = preface::encode(options.as_deref().unwrap_or(&OpenOptions::new()));
+            let options = state.rare.as_mut().and_then(|rare| rare.opened_with.take());
+            let preface = preface::encode(&options.unwrap_or_default());
             self.shared.say_reset_early(EarlyReset { stream: self.stream, code, preface });
         }
         self.shared.counts.resets_out.fetch_add(1, Ordering::Relaxed);
@@ -271,7 +278,7 @@ impl SendSide {
         }
         let Some(stream) = &state.stream else { return Poll::Ready(Err(Error::closed_locally())) };
         let stream = stream.stopped();
-        let stopped = state.stopped.get_or_insert_with(|| Box::pin(stream));
+        let stopped = state.rare().stopped.get_or_insert_with(|| Box::pin(stream));
         let ended = match stopped.as_mut().poll(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(None)) => Ok(()),
@@ -296,8 +303,7 @@ impl SendSide {
         state.phase = phase;
         self.shared.sub_unsent(state.buffered());
         state.held = None;
-        state.stopped = None;
-        state.opened_with = None;
+        state.rare = None;
         // Dropping it also answers a peer that asked us to stop, and unregisters our waker.
         state.stream = None;
         if let Some(waker) = &state.waker {
