@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mux_api::backend::ChannelParts;
-use mux_api::{Initiator, Reservation, Role, codes};
+use mux_api::{Initiator, Priority, Reservation, Role, codes};
 use quinn::{ReadError, RecvStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -78,6 +78,7 @@ pub(crate) async fn accept_all(
     prefaces.extend(first.and_then(|first| acceptor.meet(first)));
     loop {
         tokio::select! {
+            biased;
             accepted = acceptor.shared.conn.accept_bi(), if prefaces.len() < PREFACES => {
                 let Ok(streams) = accepted else { break };
                 prefaces.extend(acceptor.meet(streams));
@@ -230,7 +231,9 @@ impl Acceptor {
                 }
                 let Some((send, recv)) = arriving.streams.take() else { return };
                 let side = SendSide::new(&self.shared, send, Initiator::Peer);
-                side.set_priority(priority);
+                if priority != Priority::default() {
+                    side.set_priority(priority);
+                }
                 let recv = match rest {
                     Ok(rest) => QuicRecv::new(Arc::clone(&side), recv, arriving.held.take(), rest),
                     Err(code) => QuicRecv::reset(Arc::clone(&side), varint(code)),

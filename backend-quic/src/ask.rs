@@ -1,8 +1,8 @@
 //! How quinn is asked to take what a channel writes.
 //!
-//! It is asked without a waker first. A small write of which it takes nothing is held and left to the flusher. A large one
-//! waits in its caller's buffer: on a busy link quinn soon goes on, and a copy would cost more than the wait. Only what
-//! has waited for some time is held as well.
+//! It is asked once: its lock is what a writer and the connection's task wait for each other at. A small write is asked without a
+//! waker; of what quinn takes nothing, is held and left to the flusher. A large one waits in its caller's buffer: on a busy link
+//! quinn soon goes on, and a copy would cost more than the wait. Only what has waited for some time is held as well.
 
 use std::future::Future;
 use std::pin::pin;
@@ -54,6 +54,11 @@ impl SendSide {
         state.waker.as_ref().is_some_and(|waker| waker.blocked.load(Ordering::Acquire))
     }
 
+    /// Whether quinn has not taken what is held.
+    pub(crate) fn is_waiting(&self, state: &State) -> bool {
+        state.waker.as_ref().is_some_and(|waker| waker.waiting.load(Ordering::Acquire))
+    }
+
     /// Asks quinn once, without waiting for it.
     pub(crate) fn try_quinn<R>(
         &self,
@@ -63,7 +68,7 @@ impl SendSide {
         self.ask(state, &mut Context::from_waker(Waker::noop()), ask)
     }
 
-    /// Asks quinn again, which took nothing at first, and has the application woken when it goes on.
+    /// Asks quinn once; when it takes nothing, the application is woken when it goes on.
     pub(crate) fn wait_for_quinn<R>(
         self: &Arc<Self>,
         state: &mut State,
@@ -77,14 +82,26 @@ impl SendSide {
         let waker = Waker::from(waker);
         let answer = self.ask(state, &mut Context::from_waker(&waker), ask);
         if answer.is_pending() {
-            let rare = state.rare();
-            rare.waits += 1;
-            if rare.watched.is_none() {
-                rare.watched = Some(0);
-                self.shared.flush.add_waiting(Arc::clone(self));
-            }
+            self.watch(state);
         }
         answer
+    }
+
+    /// Has a large write wait until what precedes it is handed over: copied behind it, bytes would never go straight to quinn
+    /// again, as long as there are more.
+    pub(crate) fn wait_for_held(self: &Arc<Self>, state: &mut State, cx: &Context<'_>) {
+        self.register(state, cx);
+        self.watch(state);
+    }
+
+    /// Has the flusher look whether a write that waits gets on.
+    fn watch(self: &Arc<Self>, state: &mut State) {
+        let rare = state.rare();
+        rare.waits += 1;
+        if rare.watched.is_none() {
+            rare.watched = Some(0);
+            self.shared.flush.add_waiting(Arc::clone(self));
+        }
     }
 
     /// Has a write copied that has waited since the last look. `true`: there is more to look at.
@@ -95,8 +112,8 @@ impl SendSide {
             return true;
         }
         rare.watched = None;
-        state.promised |= self.is_blocked(&state);
-        let waker = state.waker.clone().filter(|_| state.promised);
+        state.stalled |= self.is_blocked(&state) || state.buffered() > 0;
+        let waker = state.waker.clone().filter(|_| state.stalled);
         drop(state);
         if let Some(waker) = waker {
             waker.wake_application();
@@ -112,6 +129,7 @@ impl SendSide {
     ) -> Poll<Result<R>> {
         let Some(stream) = &mut state.stream else { return Poll::Ready(Err(self.error_of(state))) };
         let Poll::Ready(answer) = ask(stream, cx) else { return Poll::Pending };
+        state.stalled = false;
         if let Some(waker) = &state.waker {
             waker.blocked.store(false, Ordering::Release);
         }

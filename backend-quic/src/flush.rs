@@ -70,8 +70,9 @@ impl Finished {
     }
 }
 
-/// So many finished directions are kept before those that were acknowledged are looked for.
-const PRUNE: usize = 64;
+/// So many finished directions are kept before those that were acknowledged are looked for. Each look takes quinn's lock; with
+/// few kept, most of them are looked at more than once.
+const PRUNE: usize = 256;
 
 impl Default for FlushQueue {
     fn default() -> Self {

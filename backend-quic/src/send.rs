@@ -52,8 +52,8 @@ impl QuicSend {
             return Poll::Ready(Ok(0));
         }
         let (more, last) = (flags.contains(WriteFlags::MORE), flags.contains(WriteFlags::FIN));
-        // A large write waits for quinn in its caller's buffer, unless it was promised that it need not.
-        let may_hold = std::mem::take(&mut state.promised) || total < SMALL;
+        // A large write waits for quinn in its caller's buffer, unless it was promised that it need not, or would wait for long.
+        let may_hold = std::mem::take(&mut state.promised) || state.stalled || total < SMALL;
         if total < SMALL
             && !last
             && (more || side.is_busy())
@@ -64,17 +64,25 @@ impl QuicSend {
             return Poll::Ready(Ok(total));
         }
         side.set_busy();
-        if (bufs.len() > 1 || state.buffered() > 0) && total <= GATHER.min(side.room(state)) {
+        let gathers = bufs.len() > 1 || state.buffered() > 0;
+        if gathers && total <= GATHER.min(side.room(state)) && (may_hold || !side.is_waiting(state)) {
             return self.hold(cx, state, bufs, 0);
         }
         match side.drain(state) {
-            Poll::Pending => return self.hold(cx, state, bufs, 0),
+            Poll::Pending if may_hold => return self.hold(cx, state, bufs, 0),
+            Poll::Pending => {
+                side.wait_for_held(state, cx);
+                return Poll::Pending;
+            }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {}
         }
         let mut taken = 0;
         for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
-            match side.try_quinn(state, |stream, cx| Pin::new(stream).poll_write(cx, buf)) {
+            let ask = |stream: &mut quinn::SendStream, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, buf);
+            let waits = !may_hold && taken == 0;
+            let asked = if waits { side.wait_for_quinn(state, cx, ask) } else { side.try_quinn(state, ask) };
+            match asked {
                 Poll::Ready(Ok(part)) => {
                     taken += part;
                     if part < buf.len() {
@@ -82,10 +90,8 @@ impl QuicSend {
                     }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if may_hold || taken > 0 => break,
-                Poll::Pending => {
-                    return side.wait_for_quinn(state, cx, |stream, cx| Pin::new(stream).poll_write(cx, buf));
-                }
+                Poll::Pending if waits => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
         if taken < total && may_hold { self.hold(cx, state, bufs, taken) } else { Poll::Ready(Ok(taken)) }
@@ -120,23 +126,28 @@ impl SendOps for QuicSend {
             return polled;
         }
         let small = data.len() < SMALL;
-        let may_hold = std::mem::take(&mut state.promised) || small;
+        let may_hold = std::mem::take(&mut state.promised) || state.stalled || small;
         let gathering = small && side.is_busy() && state.buffered() + data.len() <= GATHER;
         let mut taken = 0;
         if !gathering {
             side.set_busy();
             match side.drain(&mut state) {
-                Poll::Pending => {}
+                Poll::Pending if may_hold => {}
+                Poll::Pending => {
+                    side.wait_for_held(&mut state, cx);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) => match side.offer(&mut state, data)? {
-                    Poll::Ready(part) => taken = part,
-                    Poll::Pending if may_hold => {}
-                    Poll::Pending => {
-                        return side.wait_for_quinn(&mut state, cx, |stream, cx| write_chunk(stream, cx, data));
+                Poll::Ready(Ok(())) if may_hold => {
+                    if let Poll::Ready(part) = side.offer(&mut state, data)? {
+                        taken = part;
                     }
-                },
+                }
+                Poll::Ready(Ok(())) => {
+                    return side.wait_for_quinn(&mut state, cx, |stream, cx| write_chunk(stream, cx, data));
+                }
             }
-            if data.is_empty() || (taken > 0 && !may_hold) {
+            if data.is_empty() {
                 return Poll::Ready(Ok(taken));
             }
         }
@@ -167,7 +178,7 @@ impl SendOps for QuicSend {
         // Before it is asked whether quinn is full, which may end meanwhile.
         side.register(&mut state, cx);
         let enough = min.clamp(1, side.shared.settings.send_buffer / 2);
-        state.promised = side.room(&state) >= enough && (state.promised || !side.is_blocked(&state));
+        state.promised = side.room(&state) >= enough && (state.promised || state.stalled || !side.is_blocked(&state));
         if state.promised { Poll::Ready(()) } else { Poll::Pending }
     }
 

@@ -52,9 +52,10 @@ pub(crate) struct State {
     /// Made when something has to wait for the first time.
     pub(crate) waker: Option<Arc<SendWaker>>,
     rare: Option<Box<Rare>>,
-    /// What quinn does not take of the next write is copied, however large: the application was told that it can write,
-    /// or has waited for long.
+    /// The application was told that it can write: what quinn does not take of the next write is copied, however large.
     pub(crate) promised: bool,
+    /// quinn has taken nothing for long: the same, until it takes some.
+    pub(crate) stalled: bool,
 }
 
 /// What few channels need.
@@ -115,6 +116,7 @@ impl SendSide {
             waker: None,
             rare: None,
             promised: false,
+            stalled: false,
         };
         Arc::new(Self {
             shared: Arc::clone(shared),
@@ -377,6 +379,7 @@ impl SendSide {
                     held.queue.drain(..written.chunks);
                     held.bytes -= written.bytes;
                     self.shared.sub_unsent(written.bytes);
+                    state.stalled = false;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(state, error))),
             }

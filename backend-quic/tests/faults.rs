@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::relay::{LARGE, Relay, Way, address_of};
-use common::{certificate, dial, dial_error, listen, server_config, within};
+use common::{certificate, dial, dial_error, listen, pair, server_config, within};
 use mux_api::{Config, ErrorKind, OpenOptions, Origin, WriteFlags};
 use tokio::net::UdpSocket;
 
@@ -134,6 +135,40 @@ async fn prefaces_and_records_wait_for_nothing_that_others_have_on_their_way() {
         let mut seen = accepted;
         seen.sort_unstable();
         assert!(seen.into_iter().eq((0..CHANNELS).map(|at| at.to_be_bytes().to_vec())));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_writes_are_copied_only_while_the_peer_takes_nothing() {
+    let (client, server, _listener) = pair("window=64k").await;
+    let block = [7; 64 * 1024];
+    within(async {
+        let mut near = client.open().await.expect("opens");
+        let mut far = server.accept().await.expect("accepts");
+        let (mut wrote, mut read, mut buf) = (0, 0, [0; 16 * 1024]);
+        // Nobody reads: after a while, the buffer fills.
+        while near.send_half().room() > 0 {
+            wrote += near.send_half().write(&block).await.expect("writes");
+        }
+        // As soon as something is taken, a write waits: else what follows would be copied for ever.
+        while near.send_half().room() == 0 {
+            read += far.read(&mut buf).await.expect("reads");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let slices = [IoSlice::new(&block)];
+        let asked = poll_fn(|cx| Poll::Ready(near.send_half().poll_write(cx, &slices, WriteFlags::NONE))).await;
+        assert!(asked.is_pending() && near.send_half().buffered() > 0, "{asked:?}");
+        let mut bytes = Bytes::from(vec![7; 64 * 1024]);
+        let asked = poll_fn(|cx| Poll::Ready(near.send_half().poll_write_bytes(cx, &mut bytes))).await;
+        assert!(asked.is_pending(), "{asked:?}");
+        // Not for long.
+        wrote += near.send_half().write(&block).await.expect("writes");
+        near.close();
+        while read < wrote {
+            read += far.read(&mut buf).await.expect("reads");
+        }
+        assert_eq!((far.read(&mut buf).await.expect("ends"), read), (0, wrote));
     })
     .await;
 }
