@@ -1,7 +1,7 @@
 //! A channel's state, shared by its halves and the driver. It knows nothing of h2.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -19,10 +19,8 @@ pub(crate) struct Channel {
     pub(crate) label: Bytes,
     /// A body without records, of a plain HTTP/2 client.
     pub(crate) raw: bool,
-    pub(crate) send_limit: usize,
-    pub(crate) counters: Arc<Counters>,
-    /// Set once it has an HTTP/2 stream.
-    link: OnceLock<Arc<Link>>,
+    /// Tied once it has an HTTP/2 stream.
+    pub(crate) link: Link,
     state: Mutex<ChannelState>,
 }
 
@@ -63,7 +61,6 @@ impl Channel {
         credit: u64,
         granted: u64,
         held: Reservation,
-        send_limit: usize,
         counters: &Arc<Counters>,
     ) -> Arc<Self> {
         static IDS: AtomicU64 = AtomicU64::new(1);
@@ -96,9 +93,7 @@ impl Channel {
             initiator: origins.initiator,
             label: origins.label,
             raw: origins.raw,
-            send_limit,
-            counters: Arc::clone(counters),
-            link: OnceLock::new(),
+            link: Link::new(Arc::clone(counters)),
             state: Mutex::new(state),
         })
     }
@@ -107,38 +102,18 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives it its HTTP/2 stream, once.
-    pub(crate) fn attach(&self, link: &Arc<Link>) {
-        let _ = self.link.set(Arc::clone(link));
+    pub(crate) fn counters(&self) -> &Counters {
+        self.link.counters()
     }
 
-    /// Has the driver look at it; before it has a stream, the driver will anyway.
-    pub(crate) fn poke(&self) {
-        if let Some(link) = self.link.get() {
-            link.poke();
-        }
+    /// Bytes that it holds for sending at most.
+    pub(crate) fn send_limit(&self) -> usize {
+        self.counters().send_limit
     }
 
     /// Bytes written and not yet taken by the transport.
     pub(crate) fn unsent(&self, state: &ChannelState) -> usize {
-        state.send.queued() + self.link.get().map_or(0, |link| link.in_flight())
-    }
-
-    /// Whether the transport has frames to take.
-    pub(crate) fn is_sending(&self) -> bool {
-        self.link.get().is_some_and(|link| !link.is_flushed())
-    }
-
-    /// Has the driver look at it when the transport takes the next frame; `were`: there were some a moment ago.
-    pub(crate) fn await_transport(&self, were: bool) {
-        if let Some(link) = self.link.get() {
-            link.await_transport(were);
-        }
-    }
-
-    /// Whether the transport has taken every frame.
-    pub(crate) fn is_flushed(&self) -> bool {
-        self.link.get().is_some_and(|link| link.is_flushed())
+        state.send.queued() + self.link.in_flight()
     }
 
     /// Both directions are over for this reason, unless they ended before.
@@ -147,7 +122,7 @@ impl Channel {
         if state.cause.is_none() {
             state.cause = Some(cause.clone());
         }
-        if state.send.state == SendState::Finished && !self.is_flushed() {
+        if state.send.state == SendState::Finished && !self.link.is_flushed() {
             // The end was handed to h2, which will not send it any more.
             state.send.state = SendState::Finishing;
         }
@@ -167,13 +142,13 @@ impl Channel {
     /// Drops what is queued for sending; the direction is over.
     pub(crate) fn discard_send(&self, state: &mut ChannelState) {
         let dropped = state.send.discard();
-        self.counters.send_buffered.fetch_sub(dropped as u64, Ordering::Relaxed);
+        self.counters().send_buffered.fetch_sub(dropped as u64, Ordering::Relaxed);
     }
 
     /// Drops what waits to be read.
     pub(crate) fn discard_recv(&self, state: &mut ChannelState) {
         let dropped = state.recv.discard();
-        self.counters.recv_buffered.fetch_sub(dropped as u64, Ordering::Relaxed);
+        self.counters().recv_buffered.fetch_sub(dropped as u64, Ordering::Relaxed);
     }
 
     /// The application let go of one half.
@@ -195,7 +170,7 @@ impl Channel {
 
     /// Takes the channel off the counters once it is over and nobody holds it.
     pub(crate) fn note_over(&self, state: &mut ChannelState) {
-        state.count_out(self.initiator, &self.counters);
+        state.count_out(self.initiator, self.counters());
     }
 }
 
@@ -204,11 +179,12 @@ impl Drop for Channel {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (unsent, unread) = (state.send.discard(), state.recv.discard());
-        self.counters.send_buffered.fetch_sub(unsent as u64, Ordering::Relaxed);
-        self.counters.recv_buffered.fetch_sub(unread as u64, Ordering::Relaxed);
+        let counters = self.link.counters();
+        counters.send_buffered.fetch_sub(unsent as u64, Ordering::Relaxed);
+        counters.recv_buffered.fetch_sub(unread as u64, Ordering::Relaxed);
         state.holders = 0;
         state.cause.get_or_insert_with(Error::closed_locally);
-        state.count_out(self.initiator, &self.counters);
+        state.count_out(self.initiator, counters);
     }
 }
 
@@ -255,7 +231,7 @@ impl ChannelState {
         match (self.recv.state, &self.cause) {
             (RecvState::Finished, _) => Ok(true),
             (RecvState::Reset(code), _) => Err(error::reset(code)),
-            (RecvState::Stopped, _) => {
+            (RecvState::Stopping(_) | RecvState::Stopped, _) => {
                 Err(Error::new(ErrorKind::Finished, Origin::Local, "this side stopped reading the channel"))
             }
             (RecvState::Open, Some(cause)) => Err(cause.clone()),

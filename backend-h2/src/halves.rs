@@ -32,7 +32,7 @@ struct Sender {
 impl Sender {
     /// Nothing is written or finished once the session was closed.
     fn check_closing(&self) -> Result<()> {
-        let closing = self.channel.counters.closing.load(Ordering::Acquire);
+        let closing = self.channel.counters().closing.load(Ordering::Acquire);
         if closing { Err(Error::closed_locally()) } else { Ok(()) }
     }
 
@@ -40,7 +40,7 @@ impl Sender {
     fn room(&self, state: &ChannelState) -> Result<usize> {
         match state.send_error() {
             Some(error) => Err(error),
-            None => Ok(self.channel.send_limit.saturating_sub(self.channel.unsent(state))),
+            None => Ok(self.channel.send_limit().saturating_sub(self.channel.unsent(state))),
         }
     }
 
@@ -49,20 +49,20 @@ impl Sender {
     fn wait(&self, state: &mut ChannelState, need: usize, waker: &Waker, sending: bool) {
         remember(&mut state.send_waker, waker);
         state.send_need = need;
-        self.channel.await_transport(sending);
+        self.channel.link.await_transport(sending);
     }
 
     /// What a writer waits for: it is woken at half, so that it does not wake for every frame.
     fn enough(&self) -> usize {
-        self.channel.send_limit / 2
+        self.channel.send_limit() / 2
     }
 
     fn taken(&self, state: MutexGuard<'_, ChannelState>, bytes: usize) {
         // Counted before the driver can take them.
-        self.channel.counters.send_buffered.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.channel.counters.traffic.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.channel.counters().send_buffered.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.channel.counters().traffic.fetch_add(bytes as u64, Ordering::Relaxed);
         drop(state);
-        self.channel.poke();
+        self.channel.link.poke();
     }
 }
 
@@ -70,10 +70,10 @@ impl SendOps for Sender {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>], flags: WriteFlags) -> Poll<Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         let mut state = self.channel.lock();
-        let sending = self.channel.is_sending();
+        let sending = !self.channel.link.is_flushed();
         self.check_closing()?;
         let room = self.room(&state)?;
-        let taken = state.send.write(bufs, room, &self.channel.counters.pool);
+        let taken = state.send.write(bufs, room, &self.channel.counters().pool);
         if flags.contains(WriteFlags::FIN) && taken == total {
             state.send.state = SendState::Finishing;
         } else if taken == 0 && total > 0 {
@@ -87,7 +87,7 @@ impl SendOps for Sender {
 
     fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize>> {
         let mut state = self.channel.lock();
-        let sending = self.channel.is_sending();
+        let sending = !self.channel.link.is_flushed();
         self.check_closing()?;
         let room = self.room(&state)?;
         let empty = data.is_empty();
@@ -103,7 +103,7 @@ impl SendOps for Sender {
 
     fn poll_writable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
         let mut state = self.channel.lock();
-        let sending = self.channel.is_sending();
+        let sending = !self.channel.link.is_flushed();
         let enough = min.clamp(1, self.enough());
         match self.room(&state) {
             Ok(room) if room < enough => {
@@ -116,7 +116,7 @@ impl SendOps for Sender {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut state = self.channel.lock();
-        let sending = self.channel.is_sending();
+        let sending = !self.channel.link.is_flushed();
         match &state.send.state {
             SendState::Stopped { code, .. } => return Poll::Ready(Err(crate::error::stopped(*code))),
             SendState::Reset { .. } => return Poll::Ready(state.send_error().map_or(Ok(()), Err)),
@@ -129,7 +129,7 @@ impl SendOps for Sender {
         if self.channel.unsent(&state) == 0 && state.send.state != SendState::Finishing {
             return Poll::Ready(Ok(()));
         }
-        self.wait(&mut state, self.channel.send_limit, cx.waker(), sending);
+        self.wait(&mut state, self.channel.send_limit(), cx.waker(), sending);
         Poll::Pending
     }
 
@@ -149,11 +149,11 @@ impl SendOps for Sender {
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut state = self.channel.lock();
-        let sending = self.channel.is_sending();
+        let sending = !self.channel.link.is_flushed();
         match (&state.send.state, &state.cause) {
             (SendState::Stopped { code, .. }, _) => return Poll::Ready(Err(crate::error::stopped(*code))),
             (SendState::Reset { .. }, _) => return Poll::Ready(state.send_error().map_or(Ok(()), Err)),
-            (SendState::Finished, _) if self.channel.is_flushed() => return Poll::Ready(Ok(())),
+            (SendState::Finished, _) if self.channel.link.is_flushed() => return Poll::Ready(Ok(())),
             (_, Some(cause)) => return Poll::Ready(Err(cause.clone())),
             _ => {}
         }
@@ -169,7 +169,7 @@ impl SendOps for Sender {
         self.check_closing()?;
         state.send.state = SendState::Finishing;
         drop(state);
-        self.channel.poke();
+        self.channel.link.poke();
         Ok(())
     }
 
@@ -186,15 +186,15 @@ impl SendOps for Sender {
         }
         state.send.state = SendState::Reset { code, said: false };
         self.channel.discard_send(&mut state);
-        self.channel.counters.resets_out.fetch_add(1, Ordering::Relaxed);
+        self.channel.counters().resets_out.fetch_add(1, Ordering::Relaxed);
         drop(state);
-        self.channel.poke();
+        self.channel.link.poke();
         Ok(())
     }
 
     fn set_priority(&mut self, priority: Priority) {
         self.channel.lock().priority = priority;
-        self.channel.counters.prioritised.store(true, Ordering::Relaxed);
+        self.channel.counters().prioritised.store(true, Ordering::Relaxed);
     }
 
     fn buffered(&self) -> usize {
@@ -237,9 +237,9 @@ impl Receiver {
         state.recv_budget();
         let due = state.recv.due_credit().is_some() || (self.channel.raw && state.recv.has_unreturned());
         drop(state);
-        self.channel.counters.recv_buffered.fetch_sub(counted as u64, Ordering::Relaxed);
+        self.channel.counters().recv_buffered.fetch_sub(counted as u64, Ordering::Relaxed);
         if due {
-            self.channel.poke();
+            self.channel.link.poke();
         }
     }
 
@@ -263,12 +263,11 @@ impl Receiver {
         let mut state = self.channel.lock();
         self.channel.discard_recv(&mut state);
         if state.recv.state == RecvState::Open && state.cause.is_none() {
-            state.recv.state = RecvState::Stopped;
-            state.recv.stop = Some(code);
+            state.recv.state = RecvState::Stopping(code);
         }
         state.recv_budget();
         drop(state);
-        self.channel.poke();
+        self.channel.link.poke();
     }
 }
 

@@ -61,6 +61,10 @@ impl Limits {
     /// overtaken by an urgent channel.
     pub(crate) const IN_FLIGHT: usize = 2 * Self::RECORD;
 
+    /// What a channel may send right behind its request, before h2 knows of any window for it: it is far less than every
+    /// HTTP/2 peer gives a stream, and travels with the request in one write.
+    pub(crate) const AT_ONCE: usize = 16 * 1024;
+
     /// The odd numbers below 2^31, each of which names one stream of the client's.
     const REQUESTS: u32 = 1 << 30;
 

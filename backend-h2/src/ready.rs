@@ -1,9 +1,11 @@
 //! Who has something to do: the channels and streams that the driver looks at on its next turn.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use crate::channel::Channel;
 use crate::limits::Limits;
 use crate::pool::Pool;
 
@@ -109,9 +111,12 @@ impl Wake for Ready {
     }
 }
 
-/// Sums over all channels of a session.
-#[derive(Debug, Default)]
+/// What all channels of a session share: sums, and the way to the driver.
+#[derive(Debug)]
 pub(crate) struct Counters {
+    pub(crate) ready: Arc<Ready>,
+    /// Bytes that each channel holds for sending at most.
+    pub(crate) send_limit: usize,
     pub(crate) open: AtomicU64,
     pub(crate) incoming: AtomicU64,
     pub(crate) opened: AtomicU64,
@@ -138,66 +143,102 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    pub(crate) fn new(send_limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            ready: Ready::new(),
+            send_limit,
+            open: AtomicU64::new(0),
+            incoming: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            resets_in: AtomicU64::new(0),
+            resets_out: AtomicU64::new(0),
+            recv_buffered: AtomicU64::new(0),
+            send_buffered: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            traffic: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            flushing: AtomicBool::new(false),
+            prioritised: AtomicBool::new(false),
+            pool: Pool::default(),
+            in_flight: AtomicUsize::new(0),
+            held_back: AtomicBool::new(false),
+        })
+    }
+
     /// Whether h2 may be handed more channel data.
     pub(crate) fn has_room(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) < Limits::SESSION_IN_FLIGHT
     }
 
     /// Has the driver woken by the key [`Ready::ROOM`] once half of what h2 may be handed is free.
-    pub(crate) fn await_room(&self, ready: &Ready) {
+    pub(crate) fn await_room(&self) {
         self.held_back.store(true, Ordering::SeqCst);
-        self.note_room(self.in_flight.load(Ordering::SeqCst), ready);
+        self.note_room(self.in_flight.load(Ordering::SeqCst));
     }
 
-    fn note_room(&self, in_flight: usize, ready: &Ready) {
+    fn note_room(&self, in_flight: usize) {
         if in_flight <= Limits::SESSION_IN_FLIGHT / 2 && self.held_back.swap(false, Ordering::SeqCst) {
-            ready.push(Ready::ROOM);
+            self.ready.push(Ready::ROOM);
         }
     }
 }
 
-/// What ties an HTTP/2 stream to the driver: its key, as a waker, and what of it h2 has not written yet.
+/// What ties an HTTP/2 stream to the driver: its key, and what of it h2 has not written yet.
 #[derive(Debug)]
 pub(crate) struct Link {
-    key: usize,
-    queued: AtomicBool,
+    /// [`UNTIED`](Self::UNTIED) until there is a stream.
+    key: AtomicU32,
     /// Bytes of channel data handed to h2 and not yet to the transport.
-    in_flight: AtomicUsize,
+    in_flight: AtomicU32,
     /// Frames handed to h2 and not yet to the transport.
-    frames: AtomicUsize,
+    frames: AtomicU32,
+    queued: AtomicBool,
     /// One of those frames carries credit: the next waits, since credit is absolute and the last one counts.
     credit: AtomicBool,
     /// Somebody waits until the transport takes the next of them.
     awaited: AtomicBool,
     /// h2 has something for this stream.
     heard: AtomicBool,
-    ready: Arc<Ready>,
     counters: Arc<Counters>,
 }
 
 impl Link {
-    pub(crate) fn new(key: usize, ready: Arc<Ready>, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self {
-            key,
+    const UNTIED: u32 = u32::MAX;
+
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self {
+            key: AtomicU32::new(Self::UNTIED),
+            in_flight: AtomicU32::new(0),
+            frames: AtomicU32::new(0),
             queued: AtomicBool::new(false),
-            in_flight: AtomicUsize::new(0),
-            frames: AtomicUsize::new(0),
             credit: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             heard: AtomicBool::new(true),
-            ready,
             counters,
-        })
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// It has a stream now, at which the driver will look.
+    pub(crate) fn tie(&self, key: usize) {
+        // HTTP/2 has fewer streams.
+        self.key.store(u32::try_from(key).unwrap_or(Self::UNTIED), Ordering::Release);
     }
 
     pub(crate) fn key(&self) -> usize {
-        self.key
+        self.key.load(Ordering::Acquire) as usize
     }
 
-    /// Has the driver look at this stream.
+    /// Has the driver look at this stream, once there is one.
     pub(crate) fn poke(&self) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
-            self.ready.push(self.key);
+        let key = self.key.load(Ordering::Acquire);
+        if key != Self::UNTIED && !self.queued.swap(true, Ordering::AcqRel) {
+            self.counters.ready.push(key as usize);
         }
     }
 
@@ -223,7 +264,7 @@ impl Link {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        self.in_flight.load(Ordering::Acquire) as usize
     }
 
     /// Whether h2 may be handed more channel data.
@@ -231,14 +272,9 @@ impl Link {
         self.counters.has_room()
     }
 
-    /// Frames that the transport has not taken.
-    pub(crate) fn frames(&self) -> usize {
-        self.frames.load(Ordering::SeqCst)
-    }
-
     /// Whether the transport has taken every frame.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.frames() == 0
+        self.frames.load(Ordering::SeqCst) == 0
     }
 
     /// Has the driver look at this stream when the transport takes the next frame. Where there were frames when the
@@ -254,15 +290,60 @@ impl Link {
         self.credit.load(Ordering::Acquire)
     }
 
+    /// A frame was written.
+    fn written(&self, bytes: u32, credit: bool) {
+        if credit {
+            self.credit.store(false, Ordering::Release);
+        }
+        self.in_flight.fetch_sub(bytes, Ordering::AcqRel);
+        let (counters, bytes) = (&self.counters, bytes as usize);
+        counters.send_buffered.fetch_sub(bytes as u64, Ordering::Relaxed);
+        let left = counters.in_flight.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        counters.note_room(left);
+        self.frames.fetch_sub(1, Ordering::SeqCst);
+        if self.awaited.swap(false, Ordering::SeqCst) {
+            self.poke();
+        }
+    }
+}
+
+/// The link of a stream, or the one that a channel brings along; as a waker, for all of h2 that concerns the stream.
+#[derive(Clone, Debug)]
+pub(crate) enum Tie {
+    Stream(Arc<Link>),
+    Channel(Arc<Channel>),
+}
+
+impl Deref for Tie {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        match self {
+            Self::Stream(link) => link,
+            Self::Channel(channel) => &channel.link,
+        }
+    }
+}
+
+impl Tie {
+    pub(crate) fn waker(&self) -> Waker {
+        match self {
+            Self::Stream(link) => Waker::from(Arc::clone(link)),
+            Self::Channel(channel) => Waker::from(Arc::clone(channel)),
+        }
+    }
+
     /// Counts a frame as handed to h2 until the permit is dropped, which h2 does once the frame is written.
-    pub(crate) fn permit(self: &Arc<Self>, bytes: usize, credit: bool) -> Permit {
-        self.in_flight.fetch_add(bytes, Ordering::AcqRel);
-        self.counters.in_flight.fetch_add(bytes, Ordering::SeqCst);
+    pub(crate) fn permit(&self, bytes: usize, credit: bool) -> Permit {
+        // No frame is larger.
+        let counted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.in_flight.fetch_add(counted, Ordering::AcqRel);
+        self.counters.in_flight.fetch_add(counted as usize, Ordering::SeqCst);
         self.frames.fetch_add(1, Ordering::SeqCst);
         if credit {
             self.credit.store(true, Ordering::Release);
         }
-        Permit { link: Arc::clone(self), bytes, credit }
+        Permit { tie: self.clone(), bytes: counted, credit }
     }
 }
 
@@ -276,36 +357,34 @@ impl Wake for Link {
     }
 }
 
+impl Wake for Channel {
+    fn wake(self: Arc<Self>) {
+        self.link.hear();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.link.hear();
+    }
+}
+
 /// Travels with a frame through h2.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    link: Arc<Link>,
-    bytes: usize,
+    tie: Tie,
+    bytes: u32,
     credit: bool,
 }
 
 impl Permit {
     /// Where the memory of what was sent goes.
     pub(crate) fn pool(&self) -> &Pool {
-        &self.link.counters.pool
+        &self.tie.counters.pool
     }
 }
 
 impl Drop for Permit {
     /// May run under h2's own lock: it only counts and leaves a key.
     fn drop(&mut self) {
-        let link = &self.link;
-        if self.credit {
-            link.credit.store(false, Ordering::Release);
-        }
-        link.in_flight.fetch_sub(self.bytes, Ordering::AcqRel);
-        let counters = &link.counters;
-        counters.send_buffered.fetch_sub(self.bytes as u64, Ordering::Relaxed);
-        let left = counters.in_flight.fetch_sub(self.bytes, Ordering::SeqCst) - self.bytes;
-        counters.note_room(left, &link.ready);
-        link.frames.fetch_sub(1, Ordering::SeqCst);
-        if link.awaited.swap(false, Ordering::SeqCst) {
-            link.poke();
-        }
+        self.tie.written(self.bytes, self.credit);
     }
 }

@@ -37,7 +37,7 @@ const MAX_CONTROL: u32 = 1 + 8 + Config::MAX_REASON as u32;
 /// Three control records with a number, and the header of a data record.
 const PREFIX: usize = 3 * NUMBERED + HEADER;
 const NUMBERED: usize = HEADER + 1 + 8;
-const FIN: [u8; HEADER + 1] = [CONTROL, 0, 0, 0, 1, kind::FIN];
+pub(crate) const FIN: [u8; HEADER + 1] = [CONTROL, 0, 0, 0, 1, kind::FIN];
 
 /// What one DATA frame carries: control records, then a data record without a copy of its body, then perhaps FIN.
 #[derive(Debug)]
@@ -168,6 +168,14 @@ pub(crate) enum Incoming {
     Control(Control),
 }
 
+impl Incoming {
+    /// `payload` has its kind at least.
+    fn control(mut payload: Bytes) -> Self {
+        let kind = payload.get_u8();
+        Self::Control(Control { kind, payload })
+    }
+}
+
 /// A control record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Control {
@@ -196,16 +204,20 @@ impl Control {
 
 /// Cuts records out of DATA frames, which may be split anywhere.
 #[derive(Debug, Default)]
-pub(crate) struct Parser {
-    state: Parsing,
-    input: Bytes,
-}
+pub(crate) struct Parser(Parsing);
 
+/// What is known of the record that is being read. Every channel has one of these.
 #[derive(Debug)]
 enum Parsing {
-    Header { bytes: [u8; HEADER], have: usize },
-    Data { left: usize },
-    Control { bytes: BytesMut, left: usize },
+    Header {
+        bytes: [u8; HEADER],
+        have: u8,
+    },
+    Data {
+        left: u32,
+    },
+    /// A control record that came in parts, and how long it will be.
+    Control(Box<(Vec<u8>, usize)>),
 }
 
 impl Default for Parsing {
@@ -215,75 +227,65 @@ impl Default for Parsing {
 }
 
 impl Parser {
-    /// Takes the content of a frame; drain [`next`](Self::next) before the next one.
-    pub(crate) fn feed(&mut self, input: Bytes) {
-        debug_assert!(self.input.is_empty());
-        self.input = input;
-    }
-
     /// Whether the stream could end here without cutting a record.
     pub(crate) fn is_between_records(&self) -> bool {
-        matches!(self.state, Parsing::Header { have: 0, .. })
+        matches!(self.0, Parsing::Header { have: 0, .. })
     }
 
-    /// The next piece, or `None` when more input is needed.
+    /// The next piece of `input`, the content of frames one after the other; `None` when all of it is taken.
     ///
     /// # Errors
     /// What was wrong with a record; the session cannot go on.
-    pub(crate) fn next(&mut self) -> Result<Option<Incoming>, String> {
+    pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<Incoming>, String> {
         loop {
-            match &mut self.state {
+            match &mut self.0 {
                 Parsing::Header { bytes, have } => {
-                    let take = self.input.len().min(HEADER - *have);
-                    self.input.copy_to_slice(&mut bytes[*have..*have + take]);
-                    *have += take;
-                    if *have < HEADER {
+                    let at = usize::from(*have);
+                    let take = input.len().min(HEADER - at);
+                    input.copy_to_slice(&mut bytes[at..at + take]);
+                    *have += take as u8;
+                    if usize::from(*have) < HEADER {
                         return Ok(None);
                     }
-                    let len = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-                    match bytes[0] {
+                    let [flags, a, b, c, d] = *bytes;
+                    let len = u32::from_be_bytes([a, b, c, d]);
+                    self.0 = Parsing::default();
+                    match flags {
                         0 if len > MAX_DATA => {
                             return Err(format!("a data record of {len} bytes; {MAX_DATA} are allowed"));
                         }
-                        0 if len == 0 => {
-                            self.state = Parsing::default();
-                            return Ok(Some(Incoming::Data(Bytes::new())));
-                        }
-                        0 => self.state = Parsing::Data { left: len as usize },
+                        0 if len == 0 => return Ok(Some(Incoming::Data(Bytes::new()))),
+                        0 => self.0 = Parsing::Data { left: len },
                         CONTROL if !(1..=MAX_CONTROL).contains(&len) => {
                             return Err(format!("a control record of {len} bytes; 1 to {MAX_CONTROL} are allowed"));
                         }
-                        CONTROL => self.state = Parsing::Control { bytes: BytesMut::new(), left: len as usize },
+                        CONTROL if input.len() >= len as usize => {
+                            return Ok(Some(Incoming::control(input.split_to(len as usize))));
+                        }
+                        CONTROL => self.0 = Parsing::Control(Box::new((Vec::new(), len as usize))),
                         flags => return Err(format!("a record with flags 0x{flags:02x}; 0x00 and 0x80 are defined")),
                     }
                 }
                 Parsing::Data { left } => {
-                    if self.input.is_empty() {
+                    if input.is_empty() {
                         return Ok(None);
                     }
-                    let body = self.input.split_to(self.input.len().min(*left));
-                    *left -= body.len();
+                    let body = input.split_to(input.len().min(*left as usize));
+                    *left -= body.len() as u32;
                     if *left == 0 {
-                        self.state = Parsing::default();
+                        self.0 = Parsing::default();
                     }
                     return Ok(Some(Incoming::Data(body)));
                 }
-                Parsing::Control { bytes, left } => {
-                    let part = self.input.split_to(self.input.len().min(*left));
-                    let whole = bytes.is_empty() && part.len() == *left;
-                    let mut payload = if whole {
-                        part
-                    } else {
-                        bytes.extend_from_slice(&part);
-                        *left -= part.len();
-                        if *left > 0 {
-                            return Ok(None);
-                        }
-                        std::mem::take(bytes).freeze()
-                    };
-                    self.state = Parsing::default();
-                    let kind = payload.get_u8();
-                    return Ok(Some(Incoming::Control(Control { kind, payload })));
+                Parsing::Control(parts) => {
+                    let (have, len) = &mut **parts;
+                    have.extend_from_slice(&input.split_to(input.len().min(*len - have.len())));
+                    if have.len() < *len {
+                        return Ok(None);
+                    }
+                    let payload = Bytes::from(std::mem::take(have));
+                    self.0 = Parsing::default();
+                    return Ok(Some(Incoming::control(payload)));
                 }
             }
         }
@@ -311,8 +313,8 @@ mod tests {
         for step in 1..=bytes.len() {
             let (mut parser, mut data, mut kinds) = (Parser::default(), Vec::new(), Vec::new());
             for part in bytes.chunks(step) {
-                parser.feed(Bytes::copy_from_slice(part));
-                while let Some(record) = parser.next().expect("valid") {
+                let mut input = Bytes::copy_from_slice(part);
+                while let Some(record) = parser.next(&mut input).expect("valid") {
                     match record {
                         Incoming::Data(body) => data.extend_from_slice(&body),
                         Incoming::Control(control) => kinds.push((control.kind, control.number().ok())),
@@ -348,9 +350,8 @@ mod tests {
     #[test]
     fn lengths_are_checked_before_memory_is_taken() {
         for bad in [[0, 0, 0x10, 0, 1], [0x80, 0, 0, 0, 0], [0x80, 0xff, 0, 0, 0], [1, 0, 0, 0, 1]] {
-            let mut parser = Parser::default();
-            parser.feed(Bytes::copy_from_slice(&bad));
-            assert!(parser.next().is_err(), "{bad:?}");
+            let mut input = Bytes::copy_from_slice(&bad);
+            assert!(Parser::default().next(&mut input).is_err(), "{bad:?}");
         }
     }
 }

@@ -13,7 +13,9 @@ pub(crate) enum RecvState {
     Finished,
     /// The peer abandoned it with this code.
     Reset(u64),
-    /// We read no more; what still arrives is discarded.
+    /// We read no more; what still arrives is discarded. STOP with this code is still to be said.
+    Stopping(u64),
+    /// We read no more, and have said so.
     Stopped,
 }
 
@@ -22,8 +24,6 @@ pub(crate) struct RecvSide {
     pub(crate) state: RecvState,
     /// The peer has said how its direction ended.
     pub(crate) peer_ended: bool,
-    /// A STOP that is still to be said.
-    pub(crate) stop: Option<u64>,
     /// The opener waits for a first record of ours: credit is said whether it is due or not, even if all has come.
     pub(crate) confirm: bool,
     /// The window: what may be on its way, waiting or being read together.
@@ -40,7 +40,8 @@ pub(crate) struct RecvSide {
     measured: u64,
     mark: u32,
     /// Slices of receive buffers, then what was copied.
-    queue: VecDeque<Bytes>,
+    #[expect(clippy::box_collection, reason = "every channel has this field, and few a queue: a pointer is enough")]
+    queue: Option<Box<VecDeque<Bytes>>>,
     tail: Vec<u8>,
 }
 
@@ -52,7 +53,6 @@ impl RecvSide {
         Self {
             state: RecvState::Open,
             peer_ended: false,
-            stop: None,
             confirm: false,
             window,
             granted,
@@ -62,7 +62,7 @@ impl RecvSide {
             buffered: 0,
             measured: 0,
             mark: 0,
-            queue: VecDeque::new(),
+            queue: None,
             tail: Vec::new(),
         }
     }
@@ -99,24 +99,24 @@ impl RecvSide {
             self.tail.extend_from_slice(&body);
             return len;
         }
+        let queue = self.queue.get_or_insert_default();
         if !self.tail.is_empty() {
-            self.queue.push_back(Bytes::from(std::mem::take(&mut self.tail)));
+            queue.push_back(Bytes::from(std::mem::take(&mut self.tail)));
         }
-        self.queue.push_back(body);
+        queue.push_back(body);
         len
     }
 
     /// The next bytes; they count as read once [`consume`](Self::consume) says so.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
-        let chunk = match self.queue.pop_front() {
-            Some(chunk) => chunk,
-            None if self.tail.is_empty() => return None,
-            None => Bytes::from(std::mem::take(&mut self.tail)),
-        };
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
+        if let Some(queue) = &mut self.queue {
+            let chunk = queue.pop_front();
+            if queue.is_empty() {
+                self.queue = None;
+            }
+            return chunk;
         }
-        Some(chunk)
+        if self.tail.is_empty() { None } else { Some(Bytes::from(std::mem::take(&mut self.tail))) }
     }
 
     /// The application has read `len` bytes; returns how many of them still counted as waiting.
@@ -183,9 +183,21 @@ impl RecvSide {
         self.unreturned > 0
     }
 
+    /// The STOP that is still to be said, once.
+    pub(crate) fn take_stop(&mut self) -> Option<u64> {
+        let RecvState::Stopping(code) = self.state else { return None };
+        self.state = RecvState::Stopped;
+        Some(code)
+    }
+
+    /// Whether we read no more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.state, RecvState::Stopping(_) | RecvState::Stopped)
+    }
+
     /// Drops what waits; returns how much.
     pub(crate) fn discard(&mut self) -> usize {
-        self.queue = VecDeque::new();
+        self.queue = None;
         self.tail = Vec::new();
         self.unreturned += self.buffered;
         std::mem::take(&mut self.buffered)

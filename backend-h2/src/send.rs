@@ -36,8 +36,10 @@ pub(crate) struct SendSide {
     credit: u64,
     /// Bytes handed to h2 so far.
     sent: u64,
-    /// Written and not yet handed over: whole buffers, then what was gathered.
-    queue: VecDeque<Bytes>,
+    /// Written and not yet handed over: whole buffers, then what was gathered. Small writes, which most channels have
+    /// only, need no queue.
+    #[expect(clippy::box_collection, reason = "every channel has this field, and few a queue: a pointer is enough")]
+    queue: Option<Box<VecDeque<Bytes>>>,
     gathered: Vec<u8>,
     queued: usize,
 }
@@ -47,7 +49,7 @@ const LARGE: usize = 4096;
 
 impl SendSide {
     pub(crate) fn new(credit: u64) -> Self {
-        Self { state: SendState::Open, credit, sent: 0, queue: VecDeque::new(), gathered: Vec::new(), queued: 0 }
+        Self { state: SendState::Open, credit, sent: 0, queue: None, gathered: Vec::new(), queued: 0 }
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -77,7 +79,7 @@ impl SendSide {
             for part in take.chunks(Pool::BLOCK) {
                 if part.len() >= Pool::WORTH {
                     self.seal();
-                    self.queue.push_back(pool.copy(part));
+                    self.push(pool.copy(part));
                     continue;
                 }
                 if self.gathered.len() + part.len() > Pool::BLOCK {
@@ -98,7 +100,7 @@ impl SendSide {
         let take = data.len().min(room);
         if take >= LARGE {
             self.seal();
-            self.queue.push_back(data.split_to(take));
+            self.push(data.split_to(take));
         } else {
             self.gathered.extend_from_slice(&data[..take]);
             data.advance(take);
@@ -119,22 +121,32 @@ impl SendSide {
 
     /// The size of the next body, at most `most`.
     pub(crate) fn next_len(&self, most: usize) -> usize {
-        self.queue.front().map_or(self.gathered.len(), Bytes::len).min(self.sendable()).min(most)
+        self.front().map_or(self.gathered.len(), Bytes::len).min(self.sendable()).min(most)
     }
 
     /// Takes a body of exactly `len` bytes, which [`next_len`](Self::next_len) gave or more.
     pub(crate) fn next_body(&mut self, len: usize) -> Bytes {
-        if self.queue.is_empty() {
-            self.seal();
-        }
-        let Some(front) = self.queue.front_mut() else { return Bytes::new() };
-        let body = if front.len() <= len { self.queue.pop_front().unwrap_or_default() } else { front.split_to(len) };
+        let body = if self.front().is_none() && self.gathered.len() <= len {
+            Bytes::from(std::mem::take(&mut self.gathered))
+        } else {
+            if self.front().is_none() {
+                self.seal();
+            }
+            let Some(queue) = &mut self.queue else { return Bytes::new() };
+            let Some(front) = queue.front_mut() else { return Bytes::new() };
+            if front.len() <= len { queue.pop_front().unwrap_or_default() } else { front.split_to(len) }
+        };
         self.sent += body.len() as u64;
         self.queued -= body.len();
         if self.queued == 0 {
             self.release();
         }
         body
+    }
+
+    /// Whether FIN follows a body of this length.
+    pub(crate) fn ends_after(&self, len: usize) -> bool {
+        self.state == SendState::Finishing && self.queued == len
     }
 
     /// What ends the direction, once it is its turn to be said.
@@ -165,13 +177,23 @@ impl SendSide {
 
     /// Gives the memory back: an idle channel holds no buffer.
     fn release(&mut self) {
-        self.queue = VecDeque::new();
+        self.queue = None;
         self.gathered = Vec::new();
     }
 
+    fn front(&self) -> Option<&Bytes> {
+        self.queue.as_ref()?.front()
+    }
+
+    fn push(&mut self, body: Bytes) {
+        self.queue.get_or_insert_default().push_back(body);
+    }
+
+    /// What comes next follows what was gathered.
     fn seal(&mut self) {
         if !self.gathered.is_empty() {
-            self.queue.push_back(Bytes::from(std::mem::take(&mut self.gathered)));
+            let gathered = Bytes::from(std::mem::take(&mut self.gathered));
+            self.push(gathered);
         }
     }
 }

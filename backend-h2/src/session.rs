@@ -96,7 +96,9 @@ impl Shared {
             flushing: None,
             establishing: None,
         };
-        Arc::new(Self { limits, budget, ready: Ready::new(), counters: Arc::default(), line, state: Mutex::new(state) })
+        let counters = Counters::new(limits.send_buffer);
+        let ready = Arc::clone(&counters.ready);
+        Arc::new(Self { limits, budget, ready, counters, line, state: Mutex::new(state) })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SessionState> {
@@ -270,8 +272,7 @@ impl SessionOps for H2Session {
             raw: false,
             opened: false,
         };
-        let send_limit = shared.limits.send_buffer;
-        let channel = Channel::new(origins, state.early_credit, window, held, send_limit, &shared.counters);
+        let channel = Channel::new(origins, state.early_credit, window, held, &shared.counters);
         state.opens.push_back(Arc::clone(&channel));
         drop(state);
         shared.ready.poke_session();

@@ -111,8 +111,7 @@ impl Client {
         let Some(requests) = &mut self.requests else { return Ok(()) };
         let (response, send): (ResponseFuture, _) = requests.send_request(request, false)?;
         self.left = self.left.saturating_sub(1);
-        wire.response = Some(response);
-        wire.send = Some(send);
+        (wire.response, wire.send, wire.fresh) = (Some(response), Some(send), true);
         Ok(())
     }
 }
@@ -254,7 +253,7 @@ impl Driver {
 
     /// Looks whether the response to a request has come.
     pub(super) fn read_response(&mut self, wire: &mut Wire, cx: &mut Context<'_>) {
-        let waker = wire.waker.clone();
+        let waker = wire.link.waker();
         let Some(response) = &mut wire.response else { return };
         let Poll::Ready(response) = Pin::new(response).poll(&mut Context::from_waker(&waker)) else { return };
         wire.response = None;
@@ -338,8 +337,7 @@ impl Driver {
         match self.incoming(fields, false) {
             Ok(channel) => {
                 channel.lock().recv.confirm = true;
-                channel.attach(&wire.link);
-                wire.kind = Kind::Channel(Arc::clone(&channel));
+                wire.become_channel(Arc::clone(&channel));
                 self.shared.offer(channel);
             }
             Err(code) => {
@@ -372,6 +370,6 @@ impl Driver {
         let credit = if raw { u64::MAX } else { headers::credit(fields, self.usual_credit) };
         let priority = headers::priority(fields);
         let origins = Origins { initiator: Initiator::Peer, label, priority, raw, opened: true };
-        Ok(Channel::new(origins, credit, granted, held, shared.limits.send_buffer, &shared.counters))
+        Ok(Channel::new(origins, credit, granted, held, &shared.counters))
     }
 }

@@ -17,19 +17,18 @@ const MAX_PINGS: usize = 8;
 impl Driver {
     /// Reads the control stream.
     pub(super) fn read_control(&mut self, wire: &mut Wire) {
-        let waker = wire.waker.clone();
+        let waker = wire.link.waker();
         let mut cx = Context::from_waker(&waker);
         while !wire.recv_ended
             && let Some(recv) = &mut wire.recv
         {
             match recv.poll_data(&mut cx) {
                 Poll::Pending => break,
-                Poll::Ready(Some(Ok(bytes))) => {
+                Poll::Ready(Some(Ok(mut bytes))) => {
                     self.heard(bytes.len());
                     let _ = recv.flow_control().release_capacity(bytes.len());
-                    wire.parser.feed(bytes);
                     loop {
-                        let handled = match wire.parser.next() {
+                        let handled = match wire.parser.next(&mut bytes) {
                             Ok(None) => break,
                             Ok(Some(Incoming::Data(_))) => Ok(()),
                             Ok(Some(Incoming::Control(control))) => self.control(&control),

@@ -274,7 +274,8 @@ impl Door {
             answer(respond, headers::not_allowed("POST"), "libmux endpoints take POST\n".to_owned());
             return None;
         }
-        let wrong = match (headers::session(&head.headers), endpoint) {
+        let id = headers::session(&head.headers);
+        let wrong = match (&id, endpoint) {
             (None, Endpoint::Channel) => None,
             (None, _) => Some((StatusCode::BAD_REQUEST, "the header mux-session is missing\n")),
             (Some(Err(())), _) => Some((
@@ -291,7 +292,7 @@ impl Door {
             reject(respond, status, text.to_owned());
             return None;
         }
-        let id = headers::session(&head.headers).and_then(Result::ok);
+        let id = id.and_then(Result::ok);
         let peer = self.info.tls.as_ref().and_then(|tls| tls.peer_certificate.clone());
         let carried = Some(Arc::clone(&self.streams));
         Some(Asked { id, endpoint, fields: head.headers, respond, body, peer, carried })

@@ -85,11 +85,10 @@ impl Driver {
             }
             channel.discard_recv(&mut state);
             if state.recv.state == RecvState::Open {
-                state.recv.state = RecvState::Stopped;
-                state.recv.stop = Some(codes::NO_ERROR);
+                state.recv.state = RecvState::Stopping(codes::NO_ERROR);
             }
             channel.settle(state);
-            channel.poke();
+            channel.link.poke();
         }
     }
 
@@ -110,7 +109,7 @@ impl Driver {
             _ => true,
         };
         let waiting = !self.shared.lock().opens.is_empty() && self.peer_closing.is_none();
-        if waiting || !self.wires.iter().all(|(_, wire)| wire.as_deref().is_none_or(over)) {
+        if waiting || !self.wires.iter().all(|(_, wire)| wire.as_ref().is_none_or(over)) {
             return;
         }
         if let Some(closed) = self.closed_by_peer() {

@@ -33,7 +33,6 @@ use tokio::time::Sleep;
 use crate::channel::Channel;
 use crate::headers::{self, Requests};
 use crate::io::Io;
-use crate::ready::Link;
 use crate::record::Outgoing;
 use crate::send::SendState;
 use crate::session::{Shared, wake};
@@ -59,7 +58,7 @@ pub(crate) struct Driver {
     conn_waker: Waker,
     side: Side,
     /// Streams by the key of their links. An entry is empty while it is looked at.
-    wires: Slab<Option<Box<Wire>>>,
+    wires: Slab<Option<Wire>>,
     control_key: Option<usize>,
     /// Control records to be sent.
     control: BytesMut,
@@ -99,7 +98,9 @@ pub(crate) struct Driver {
     line: Line,
     growth: Growth,
     timer: Option<Pin<Box<Sleep>>>,
+    /// When the timer fires, and what it wakes then.
     due: Option<Instant>,
+    timed: Waker,
     keys: Vec<usize>,
     requests: Vec<wire::Incoming>,
     /// Channels whose readers or writers were woken in this turn.
@@ -176,6 +177,7 @@ impl Driver {
             winding: VecDeque::new(),
             timer: None,
             due: None,
+            timed: Waker::noop().clone(),
             keys: Vec::new(),
             requests: Vec::new(),
             woken: 0,
@@ -199,11 +201,7 @@ impl Driver {
     fn new_wire(&mut self, kind: Kind) -> usize {
         let entry = self.wires.vacant_entry();
         let key = entry.key();
-        let link = Link::new(key, Arc::clone(&self.shared.ready), Arc::clone(&self.shared.counters));
-        if let Kind::Channel(channel) = &kind {
-            channel.attach(&link);
-        }
-        entry.insert(Some(Wire::new(kind, link)));
+        entry.insert(Some(Wire::new(kind, key, &self.shared.counters)));
         key
     }
 
@@ -229,7 +227,7 @@ impl Driver {
             let given_up = {
                 let state = channel.lock();
                 let reset = matches!(state.send.state, SendState::Reset { .. });
-                state.cause.is_some() || (reset && state.recv.stop.is_some())
+                state.cause.is_some() || (reset && state.recv.is_stopped())
             };
             if !given_up {
                 return Some(channel);
@@ -302,7 +300,7 @@ impl Driver {
     fn drive_on(&mut self, cx: &mut Context<'_>) -> bool {
         self.drive(cx);
         if !self.line.is_empty() {
-            self.shared.counters.await_room(&self.shared.ready);
+            self.shared.counters.await_room();
         }
         self.shared.ready.has_work() || self.look_at_control
     }
@@ -361,8 +359,12 @@ impl Future for Driver {
         let conn_waker = this.conn_waker.clone();
         let mut conn_cx = Context::from_waker(&conn_waker);
         let mut more = true;
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             this.gather(&mut conn_cx);
+            if round > 0 && this.woken > 1 {
+                // What is to be written goes out together with what they write.
+                break;
+            }
             more = this.drive_on(&mut conn_cx);
             if !more {
                 break;

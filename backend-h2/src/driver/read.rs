@@ -34,7 +34,7 @@ impl Driver {
         if !wire.link.take_heard() {
             return Ok(Look::Live);
         }
-        let waker = wire.waker.clone();
+        let waker = wire.link.waker();
         let mut cx = Context::from_waker(&waker);
         while !wire.recv_ended
             && let Some(recv) = &mut wire.recv
@@ -62,12 +62,11 @@ impl Driver {
         Ok(Look::Live)
     }
 
-    fn receive(&mut self, wire: &mut Wire, channel: &Arc<Channel>, bytes: Bytes) -> Result<(), Error> {
-        wire.parser.feed(bytes);
+    fn receive(&mut self, wire: &mut Wire, channel: &Arc<Channel>, mut bytes: Bytes) -> Result<(), Error> {
         let mut state = channel.lock();
         let (mut wake_recv, mut wake_send) = (false, false);
         let mut confirmed = false;
-        while let Some(record) = wire.parser.next().map_err(error::violation)? {
+        while let Some(record) = wire.parser.next(&mut bytes).map_err(error::violation)? {
             match record {
                 Incoming::Data(body) if body.is_empty() => {}
                 Incoming::Data(_) if state.recv.peer_ended => {
@@ -77,9 +76,9 @@ impl Driver {
                     if !state.recv.receive(body.len()) {
                         return Err(error::violation("more data on a channel than its credit allows"));
                     }
-                    channel.counters.traffic.fetch_add(body.len() as u64, Ordering::Relaxed);
+                    channel.counters().traffic.fetch_add(body.len() as u64, Ordering::Relaxed);
                     let waiting = state.recv.push(body);
-                    channel.counters.recv_buffered.fetch_add(waiting as u64, Ordering::Relaxed);
+                    channel.counters().recv_buffered.fetch_add(waiting as u64, Ordering::Relaxed);
                     wake_recv = true;
                 }
                 Incoming::Control(control) => {
@@ -131,7 +130,7 @@ impl Driver {
 
     /// Reads and drops what arrives on a stream that only waits for its end; `true` once it may be let go.
     pub(super) fn read_ending(&mut self, wire: &mut Wire) -> bool {
-        let waker = wire.waker.clone();
+        let waker = wire.link.waker();
         let mut cx = Context::from_waker(&waker);
         while !wire.recv_ended
             && let Some(recv) = &mut wire.recv
@@ -213,11 +212,15 @@ impl Driver {
                 return true;
             }
         }
-        let (failed, given_up) = {
+        let (failed, given_up, quiet) = {
             let state = channel.lock();
             let reset = matches!(state.recv.state, RecvState::Reset(_));
-            (state.cause.is_some(), reset && matches!(state.send.state, SendState::Stopped { .. }))
+            let given_up = reset && matches!(state.send.state, SendState::Stopped { .. });
+            (state.cause.is_some(), given_up, !channel.raw && super::write::is_quiet(&state))
         };
+        if quiet {
+            return true;
+        }
         if failed {
             // Refused: what was opened for nothing ends here.
             wire.end();
@@ -264,7 +267,7 @@ fn receive_control(channel: &Channel, state: &mut ChannelState, control: &Contro
         kind::RESET => {
             let code = control.number().map_err(error::violation)?.min(codes::MAX);
             state.recv.peer_ended = true;
-            channel.counters.resets_in.fetch_add(1, Ordering::Relaxed);
+            channel.counters().resets_in.fetch_add(1, Ordering::Relaxed);
             let refusal = matches!(code, codes::REFUSED | codes::DRAINING | codes::LIMIT);
             if refusal && channel.initiator == Initiator::Local && !state.opened {
                 return Ok(Some(error::refused(code)));
@@ -290,10 +293,10 @@ fn receive_control(channel: &Channel, state: &mut ChannelState, control: &Contro
 
 /// The body of a plain HTTP/2 client.
 fn receive_raw(channel: &Channel, bytes: Bytes) {
-    channel.counters.traffic.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    channel.counters().traffic.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let mut state = channel.lock();
     let waiting = state.recv.push(bytes);
-    channel.counters.recv_buffered.fetch_add(waiting as u64, Ordering::Relaxed);
+    channel.counters().recv_buffered.fetch_add(waiting as u64, Ordering::Relaxed);
     let waker = state.recv_waker.take();
     drop(state);
     wake(waker);

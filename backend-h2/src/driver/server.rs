@@ -257,7 +257,7 @@ impl Driver {
     /// # Errors
     /// The client sent something before the answer.
     pub(super) fn look_at_slot(&mut self, wire: &mut Wire) -> Result<bool, Error> {
-        let waker = wire.waker.clone();
+        let waker = wire.link.waker();
         let Some(recv) = &mut wire.recv else { return Ok(false) };
         match recv.poll_data(&mut Context::from_waker(&waker)) {
             Poll::Pending => Ok(true),
@@ -321,8 +321,7 @@ impl Driver {
         match slot.respond.send_response(response, false) {
             Ok(send) => {
                 let Some(wire) = self.wires.get_mut(slot.key).and_then(Option::as_mut) else { return };
-                channel.attach(&wire.link);
-                wire.kind = Kind::Channel(channel);
+                wire.become_channel(channel);
                 wire.send = Some(send);
                 wire.link.hear();
             }

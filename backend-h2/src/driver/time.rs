@@ -34,17 +34,16 @@ impl Driver {
                 }
                 continue;
             }
-            // A later time does not move the timer: it fires, finds nothing due, and is set again.
-            if self.due.is_none_or(|armed| due < armed) {
-                self.due = Some(due);
-                match &mut self.timer {
-                    Some(timer) => timer.as_mut().reset(due),
-                    None => self.timer = Some(Box::pin(tokio::time::sleep_until(due))),
-                }
+            // A later time does not move the timer: it fires, finds nothing due, and is set again. While it runs, it need
+            // not be looked at.
+            if self.due.is_some_and(|armed| now < armed && armed <= due) && self.timed.will_wake(cx.waker()) {
+                return acted;
             }
-            if let Some(timer) = &mut self.timer
-                && timer.as_mut().poll(cx).is_ready()
-            {
+            self.due = Some(due);
+            self.timed.clone_from(cx.waker());
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            timer.as_mut().reset(due);
+            if timer.as_mut().poll(cx).is_ready() {
                 self.due = None;
                 cx.waker().wake_by_ref();
             }
@@ -58,10 +57,10 @@ impl Driver {
         }
         let limits = &self.shared.limits;
         let keepalive = Some(limits.keepalive).filter(|every| !every.is_zero());
-        let closing = match &self.shared.lock().lifecycle {
+        let closing = self.closing.then(|| match &self.shared.lock().lifecycle {
             Lifecycle::Closing { until, .. } => Some(*until),
             _ => None,
-        };
+        });
         let by_side = match &self.side {
             Side::Client(client) => client.pause,
             Side::Server(server) => server.next_expiry(),
@@ -69,7 +68,7 @@ impl Driver {
         };
         [
             self.peer_closing.as_ref().map(|(_, until)| *until),
-            closing,
+            closing.flatten(),
             by_side,
             self.winding.front().map(|(until, _)| *until),
             keepalive.filter(|_| self.control_key.is_some()).map(|every| self.ping_due(every)),
@@ -147,7 +146,7 @@ impl Driver {
         self.last_sweep = now;
         self.shared.counters.pool.tidy();
         for (_, wire) in &mut self.wires {
-            let Some(wire) = wire.as_deref_mut() else { continue };
+            let Some(wire) = wire else { continue };
             let silent = !std::mem::replace(&mut wire.busy, false);
             let records = match &wire.kind {
                 Kind::Control => true,

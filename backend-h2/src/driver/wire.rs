@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use h2::client::{self, ResponseFuture};
 use h2::server::{self, SendResponse};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::channel::Channel;
 use crate::io::Io;
-use crate::ready::Link;
+use crate::ready::{Counters, Link, Tie};
 use crate::record::{Outgoing, Parser};
 
 /// An incoming request, not answered yet.
@@ -34,9 +34,9 @@ pub(super) enum Kind {
 
 pub(super) struct Wire {
     pub(super) kind: Kind,
-    pub(super) link: Arc<Link>,
-    /// The link as a waker, for everything of h2 that concerns this stream.
-    pub(super) waker: Waker,
+    pub(super) link: Tie,
+    /// A request that h2 has not sent yet: until then it gives its stream no window.
+    pub(super) fresh: bool,
     /// It has data that h2 had no room for, and stands in line.
     pub(super) held_back: bool,
     pub(super) in_line: bool,
@@ -61,11 +61,16 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(kind: Kind, link: Arc<Link>) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new(kind: Kind, key: usize, counters: &Arc<Counters>) -> Self {
+        let link = match &kind {
+            Kind::Channel(channel) => Tie::Channel(Arc::clone(channel)),
+            _ => Tie::Stream(Arc::new(Link::new(Arc::clone(counters)))),
+        };
+        link.tie(key);
+        Self {
             kind,
-            waker: Waker::from(Arc::clone(&link)),
             link,
+            fresh: false,
             held_back: false,
             in_line: false,
             response: None,
@@ -79,13 +84,20 @@ impl Wire {
             asked: false,
             busy: true,
             until: None,
-        })
+        }
+    }
+
+    /// A parked request carries a channel from now on.
+    pub(super) fn become_channel(&mut self, channel: Arc<Channel>) {
+        channel.link.tie(self.link.key());
+        self.link = Tie::Channel(Arc::clone(&channel));
+        self.kind = Kind::Channel(channel);
     }
 
     /// Hands a frame to h2. `false`: the stream is gone; its receiving side says why.
     pub(super) fn say(&mut self, frame: Outgoing, end: bool) -> bool {
         let Some(send) = &mut self.send else { return false };
-        self.busy = true;
+        (self.busy, self.fresh) = (true, false);
         self.send_ended |= end;
         send.send_data(frame, end).is_ok()
     }

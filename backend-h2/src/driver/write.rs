@@ -11,13 +11,23 @@ use super::wire::Wire;
 use crate::channel::{Channel, ChannelState};
 use crate::error::raw_reason;
 use crate::limits::Limits;
-use crate::record::{HEADER, Outgoing, kind};
+use crate::record::{FIN, HEADER, Outgoing, kind};
 use crate::recv::RecvState;
 use crate::send::{SendState, Terminal};
 use crate::session::{Shared, wake};
 
-/// Room that control records and the header of a data record take beside its body, at most.
-const OVERHEAD: usize = 3 * 14 + HEADER;
+/// Window that is left to control records where a body takes all there is.
+const CONTROLS: usize = 3 * 14;
+
+/// Whether a look at a channel with records finds nothing to say and nobody to wake.
+pub(super) fn is_quiet(state: &ChannelState) -> bool {
+    state.send_waker.is_none()
+        && state.send.sendable() == 0
+        && state.send.terminal().is_none()
+        && !matches!(state.recv.state, RecvState::Stopping(_))
+        && state.recv.due_credit().is_none()
+        && !state.is_over()
+}
 
 /// Sends what the channel has to say, as far as it goes, and wakes its writer. `true` once the channel is over.
 pub(super) fn pump(wire: &mut Wire, channel: &Arc<Channel>, shared: &Shared, growth: &mut Growth) -> bool {
@@ -48,7 +58,7 @@ fn pump_records(
     while !wire.send_ended && wire.send.is_some() {
         let mut state = channel.lock();
         let mut frame = Outgoing::new();
-        if let Some(code) = state.recv.stop.take() {
+        if let Some(code) = state.recv.take_stop() {
             frame.control(kind::STOP, code);
         }
         let mut credit = false;
@@ -63,7 +73,7 @@ fn pump_records(
                 credit = true;
             }
         }
-        let body = next_body(wire, &mut state, record, OVERHEAD, &mut reserved);
+        let body = next_body(wire, &mut state, record, Some(frame.remaining()), &mut reserved);
         let len = body.len();
         if len > 0 {
             frame.data(body);
@@ -91,7 +101,7 @@ fn pump_records(
             // Together with the credit, so that both travel at once.
             wire.return_window();
         }
-        channel.counters.bytes_out.fetch_add(frame.remaining() as u64, Ordering::Relaxed);
+        channel.counters().bytes_out.fetch_add(frame.remaining() as u64, Ordering::Relaxed);
         if !wire.say(frame.with_permit(permit), end) {
             wire.send = None;
         }
@@ -118,7 +128,7 @@ fn pump_raw(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
             wire.recv = None;
             return;
         }
-        let body = next_body(wire, &mut state, record, 0, &mut reserved);
+        let body = next_body(wire, &mut state, record, None, &mut reserved);
         let end = state.send.terminal() == Some(Terminal::Fin);
         if body.is_empty() && !end {
             break;
@@ -128,7 +138,7 @@ fn pump_raw(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
         }
         let permit = wire.link.permit(body.len(), false);
         drop(state);
-        channel.counters.bytes_out.fetch_add(body.len() as u64, Ordering::Relaxed);
+        channel.counters().bytes_out.fetch_add(body.len() as u64, Ordering::Relaxed);
         if !wire.say(Outgoing::raw(body).with_permit(permit), end) {
             wire.send = None;
             break;
@@ -136,7 +146,7 @@ fn pump_raw(wire: &mut Wire, channel: &Arc<Channel>, record: usize) {
     }
     release_reserve(wire, reserved);
     let mut state = channel.lock();
-    if wire.send_ended && wire.link.is_flushed() && state.recv.state == RecvState::Stopped {
+    if wire.send_ended && wire.link.is_flushed() && state.recv.is_stopped() {
         // Nobody reads what still comes; HTTP/2 says so by a reset without error.
         end_raw_recv(channel, &mut state);
         wire.recv = None;
@@ -152,8 +162,15 @@ fn end_raw_recv(channel: &Channel, state: &mut ChannelState) {
     state.recv.peer_ended = true;
 }
 
-/// The next body, as far as HTTP/2 has room for it; the stream is woken when there is more.
-fn next_body(wire: &mut Wire, state: &mut ChannelState, record: usize, overhead: usize, reserved: &mut bool) -> Bytes {
+/// The next body, as far as HTTP/2 has room for it; the stream is woken when there is more. `before`: the bytes of control
+/// records before its own record, `None` where it is sent as it is. `reserved`: not all window that was reserved is used.
+fn next_body(
+    wire: &mut Wire,
+    state: &mut ChannelState,
+    record: usize,
+    before: Option<usize>,
+    reserved: &mut bool,
+) -> Bytes {
     let in_flight = wire.link.in_flight();
     let len = state.send.next_len(record);
     if len > 0 && !wire.link.has_room() {
@@ -163,20 +180,31 @@ fn next_body(wire: &mut Wire, state: &mut ChannelState, record: usize, overhead:
     let Some(send) = wire.send.as_mut().filter(|_| len > 0 && in_flight < Limits::IN_FLIGHT) else {
         return Bytes::new();
     };
-    *reserved = true;
+    if wire.fresh && len <= Limits::AT_ONCE {
+        return state.send.next_body(len);
+    }
+    let (overhead, kept) = match before {
+        Some(before) => (before + HEADER + if state.send.ends_after(len) { FIN.len() } else { 0 }, CONTROLS),
+        None => (0, 0),
+    };
+    // Exactly what is used, so that there is nothing to give back.
     send.reserve_capacity(len + overhead);
-    let mut cx = Context::from_waker(&wire.waker);
     loop {
         let room = send.capacity().saturating_sub(overhead);
         if room >= len {
+            *reserved = false;
             return state.send.next_body(len);
         }
-        match send.poll_capacity(&mut cx) {
+        let room = room.saturating_sub(kept);
+        match send.poll_capacity(&mut Context::from_waker(&wire.link.waker())) {
             Poll::Ready(Some(Ok(_))) => {}
             // A part goes now, rather than waiting for all.
-            Poll::Pending if room > 0 => return state.send.next_body(room),
+            Poll::Pending if room > 0 => {
+                *reserved = true;
+                return state.send.next_body(room);
+            }
+            // Left reserved: the stream is woken by the window it waits for.
             Poll::Pending | Poll::Ready(None | Some(Err(_))) => {
-                // Left reserved: the stream is woken by the window it waits for.
                 *reserved = false;
                 return Bytes::new();
             }
@@ -201,7 +229,7 @@ pub(super) fn settle(channel: &Arc<Channel>) -> (bool, bool) {
     if state.send_waker.is_none() {
         return (false, over);
     }
-    let room = channel.send_limit.saturating_sub(channel.unsent(&state));
+    let room = channel.send_limit().saturating_sub(channel.unsent(&state));
     let ended = !matches!(state.send.state, SendState::Open | SendState::Finishing);
     if ended || state.cause.is_some() || room >= state.send_need {
         let waker = state.send_waker.take();
