@@ -11,7 +11,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Sleep;
 
 use crate::receive::{ReceiveBuffer, Received};
-use crate::shared::{Shared, Wakes, fill};
+use crate::shared::{Gather, Shared, Wakes, fill};
 
 /// Bytes read in one turn before other tasks get theirs.
 const READ_TURN: usize = 256 * 1024;
@@ -35,10 +35,17 @@ pub(crate) struct Driver<W: Wire> {
     /// How often halves had come when what was queued last gave way to one.
     gave_way: Option<u64>,
     wakes: Wakes,
-    /// Had one turn with something to gather: the next one sends.
+    /// Had something to gather: the next turn sends.
     gathered: bool,
-    /// What was read in this turn woke somebody.
-    woke: bool,
+    /// So many tasks were woken by what was read in this turn.
+    woke: usize,
+    /// When a turn was last handed over to the one task that was woken, and when to look whether it came.
+    handed_at: Instant,
+    look: Option<Instant>,
+    /// So many turns are not handed over, since many tasks are at work, or one did not come back; `penalty`: how many they
+    /// were for that, fewer again while tasks come.
+    keeps: u32,
+    penalty: u32,
     /// Held as long as the transport.
     guard: Option<Box<dyn Send>>,
 }
@@ -51,6 +58,9 @@ struct Watch {
 
 /// How long a half that was woken to send may take to come before the next one is.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+/// So many turns are not handed over to a single task after one that woke several.
+const CROWD: u32 = 16;
 
 /// How far the end of the transport has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +92,11 @@ impl<W: Wire> Driver<W> {
             gave_way: None,
             wakes: Wakes::default(),
             gathered: false,
-            woke: false,
+            woke: 0,
+            handed_at: now(),
+            look: None,
+            keeps: 0,
+            penalty: 0,
             guard,
         }
     }
@@ -112,8 +126,9 @@ impl<W: Wire> Driver<W> {
                 }
             }
             state.collect(&mut self.wakes);
+            (state.called, state.accepted) = (false, false);
             let over = state.conn.is_over();
-            self.woke |= !self.wakes.is_empty();
+            self.woke += self.wakes.len();
             drop(state);
             self.wakes.wake();
             if over {
@@ -147,6 +162,7 @@ impl<W: Wire> Driver<W> {
             }
             state.blocked = sent.is_pending();
             state.waits_for_tasks = false;
+            state.handed_over = false;
             if let Some(error) = writer.error.take() {
                 drop(state);
                 self.read_farewell(cx);
@@ -228,6 +244,53 @@ impl<W: Wire> Driver<W> {
         self.wakes.wake();
     }
 
+    /// Woken to send, or something to say to what was read: the tasks that are ready to run may have more to say, so they
+    /// get their turn first. `more`: not all was read.
+    fn gathers(&mut self, asked: bool, more: bool, cx: &mut Context<'_>) -> bool {
+        if self.gathered || (!asked && self.woke == 0) {
+            return false;
+        }
+        if self.woke > 1 {
+            // Others are busy as well, and may be ready to run from before.
+            self.keeps = self.keeps.max(CROWD);
+        }
+        let alone = self.woke == 1 && !asked && !more && self.may_hand_over();
+        match self.shared.wait_for_tasks(alone) {
+            Gather::No => return false,
+            Gather::Turn => cx.waker().wake_by_ref(),
+            Gather::HandedOver => {
+                self.handed_at = now();
+                self.look.get_or_insert(self.handed_at + PATIENCE);
+            }
+        }
+        self.gathered = true;
+        true
+    }
+
+    /// Whether one task that was woken may say when what is queued goes out. Waiting for a turn of ours instead would make
+    /// the runtime wake a second thread, for a driver that has little to do.
+    fn may_hand_over(&mut self) -> bool {
+        let may = self.keeps == 0;
+        self.keeps = self.keeps.saturating_sub(1);
+        may
+    }
+
+    /// Looks whether the task that the turn was handed over to has come.
+    fn watch_task(&mut self, cx: &mut Context<'_>) {
+        self.look = None;
+        let state = self.shared.state();
+        if !state.handed_over || state.driver_woken {
+            self.penalty /= 2;
+        } else if now() < self.handed_at + PATIENCE {
+            self.look = Some(self.handed_at + PATIENCE);
+        } else {
+            self.penalty = (self.penalty * 2).clamp(64, 4096);
+            self.keeps = self.penalty;
+            drop(state);
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Wakes itself when time matters.
     fn keep_time(&mut self, cx: &mut Context<'_>) {
         loop {
@@ -236,7 +299,8 @@ impl<W: Wire> Driver<W> {
                 Ending::LastRead { until } => Some(until),
                 _ => {
                     let deadline = self.shared.state().conn.next_deadline();
-                    deadline.into_iter().chain(self.watch.as_ref().map(|watch| watch.until)).min()
+                    let watch = self.watch.as_ref().map(|watch| watch.until);
+                    deadline.into_iter().chain(watch).chain(self.look).min()
                 }
             };
             let Some(due) = due else {
@@ -256,6 +320,10 @@ impl<W: Wire> Driver<W> {
             }
             self.due = None;
             let now = now();
+            if self.look == Some(due) {
+                self.watch_task(cx);
+                continue;
+            }
             if self.watch.as_ref().is_some_and(|watch| watch.until == due) {
                 continue;
             }
@@ -352,13 +420,9 @@ impl<W: Wire> Future for Driver<W> {
             state.driver.clone_from(cx.waker());
             (state.conn.is_over(), std::mem::take(&mut state.driver_woken))
         };
-        this.woke = false;
+        this.woke = 0;
         let more = !over && this.ending == Ending::No && this.read(cx);
-        // Woken to send, or something to say to what was read: the tasks that are ready to run may have more to say, so
-        // they get their turn first.
-        if !over && !this.gathered && (asked || this.woke) && this.shared.wait_for_tasks() {
-            this.gathered = true;
-            cx.waker().wake_by_ref();
+        if !over && this.gathers(asked, more, cx) {
             this.keep_time(cx);
             return Poll::Pending;
         }

@@ -151,7 +151,7 @@ impl<W: Wire> DrivenSend<W> {
             state.conn.finish(self.key)?;
         } else if taken == 0 && total > 0 {
             state.wait_send(self.key, cx.waker());
-            return Poll::Pending;
+            return self.shared.pend(state);
         }
         if total < DIRECT {
             state.open_stage(self.key, &self.stage);
@@ -208,7 +208,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
         let taken = state.conn.write_bytes(self.key, data)?;
         if taken == 0 && !data.is_empty() {
             state.wait_send(self.key, cx.waker());
-            return Poll::Pending;
+            return self.shared.pend(state);
         }
         self.shared.finish_call(state, false);
         Poll::Ready(Ok(taken))
@@ -225,7 +225,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
         match state.conn.room(self.key) {
             Ok(room) if room < enough => {
                 state.wait_send(self.key, cx.waker());
-                Poll::Pending
+                self.shared.pend(state)
             }
             Ok(_) | Err(_) => Poll::Ready(()),
         }
@@ -245,7 +245,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
             return self.poll_taken(cx);
         }
         state.wait_send(self.key, cx.waker());
-        Poll::Pending
+        self.shared.pend(state)
     }
 
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -254,7 +254,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
             return Poll::Ready(Ok(()));
         }
         state.wait_send(self.key, cx.waker());
-        Poll::Pending
+        self.shared.pend(state)
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -264,7 +264,7 @@ impl<W: Wire> SendOps for DrivenSend<W> {
             return self.poll_taken(cx);
         }
         state.wait_send(self.key, cx.waker());
-        Poll::Pending
+        self.shared.pend(state)
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -366,7 +366,7 @@ impl<W: Wire> DrivenRecv<W> {
         if before == 0
             && let Some(bytes) = state.conn.lend(self.key, buf.remaining())
         {
-            self.shared.finish_call(state, true);
+            self.shared.finish_read(state);
             self.lent.bytes = bytes;
             return Poll::Ready(Ok(self.lent.read(buf)));
         }
@@ -375,12 +375,12 @@ impl<W: Wire> DrivenRecv<W> {
                 Ok(Chunk::Data(chunk)) => {
                     // Credit is the driver's to send: together with whatever else goes out on its turn. The copy is made
                     // without the lock.
-                    self.shared.finish_call(state, true);
+                    self.shared.finish_read(state);
                     buf.put_slice(&chunk);
                     before += chunk.len();
                 }
                 _ if before > 0 => {
-                    self.shared.finish_call(state, true);
+                    self.shared.finish_read(state);
                     break;
                 }
                 Ok(Chunk::End) => return Poll::Ready(Ok(0)),
@@ -420,7 +420,7 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
         self.lent.tell(self.key, &mut state);
         match state.conn.take(self.key, max)? {
             Chunk::Data(chunk) => {
-                self.shared.finish_call(state, true);
+                self.shared.finish_read(state);
                 Poll::Ready(Ok(Some(chunk)))
             }
             Chunk::End => Poll::Ready(Ok(None)),
@@ -438,11 +438,13 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
         let readable = state.conn.is_readable(self.key, min);
         if !readable {
             state.wait_recv(self.key, cx.waker());
+            self.shared.finish_call(state, true);
+            return Poll::Pending;
         }
         if told {
-            self.shared.finish_call(state, true);
+            self.shared.finish_read(state);
         }
-        if readable { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Ready(())
     }
 
     fn stop(&mut self, code: u64) -> Result<()> {

@@ -102,10 +102,13 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<ChannelParts>> {
         let mut state = self.shared.state();
         match state.conn.accept() {
-            Ok(Some(key)) => Poll::Ready(Ok(self.parts(key, &state))),
+            Ok(Some(key)) => {
+                state.accepted |= state.conn.recv_buffered(key) > 0;
+                Poll::Ready(Ok(self.parts(key, &state)))
+            }
             Ok(None) => {
                 remember(&mut state.accepting, cx.waker());
-                Poll::Pending
+                if state.accepted { Poll::Pending } else { self.shared.pend(state) }
             }
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -123,7 +126,7 @@ impl<W: Wire> SessionOps for DrivenSession<W> {
         }
         remember(&mut state.flushing, cx.waker());
         let mut wakes = Wakes::default();
-        if !queued {
+        if !queued || state.handed_over {
             // Somebody is handing the last of it over right now; the driver says when that is done.
             state.wake_driver(&mut wakes);
         }

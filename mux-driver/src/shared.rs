@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use mux_proto::{Connection, Event, Key, Wire};
 use tokio::io::AsyncWrite;
@@ -56,6 +56,11 @@ pub(crate) struct State<W> {
     pub(crate) sent_since_turn: bool,
     /// The driver has something to say and lets the tasks it woke go first, so that their answers go out with it.
     pub(crate) waits_for_tasks: bool,
+    /// The one task that it woke ends the wait, by a call that leaves it nothing more to do at once.
+    pub(crate) handed_over: bool,
+    /// A call ended since the driver read; a channel with something to read was accepted, which somebody will read.
+    pub(crate) called: bool,
+    pub(crate) accepted: bool,
     /// The transport has not taken all that was handed over; it wakes the driver when it can.
     pub(crate) blocked: bool,
     /// How often the transport had taken all that was handed over.
@@ -85,13 +90,23 @@ impl Wakes {
         self.0.extend(waker);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn wake(&mut self) {
         self.0.drain(..).for_each(Waker::wake);
     }
+}
+
+/// How long the driver waits for what others have to say.
+pub(crate) enum Gather {
+    /// Not at all.
+    No,
+    /// Until its next turn: everybody who is ready to run goes first.
+    Turn,
+    /// Until the one task that was woken has nothing more to do at once.
+    HandedOver,
 }
 
 impl<W: Wire> Shared<W> {
@@ -117,6 +132,9 @@ impl<W: Wire> Shared<W> {
             driver_woken: false,
             sent_since_turn: false,
             waits_for_tasks: false,
+            handed_over: false,
+            called: false,
+            accepted: false,
             blocked: false,
             turns: NonZeroU64::MIN,
             released: false,
@@ -135,11 +153,42 @@ impl<W: Wire> Shared<W> {
         })
     }
 
-    /// Whether there is something to say that may wait until the tasks that were woken have had their turn.
-    pub(crate) fn wait_for_tasks(&self) -> bool {
+    /// Whether what there is to say waits until the tasks that were woken have had their turn. `alone`: it was one task.
+    pub(crate) fn wait_for_tasks(&self, alone: bool) -> Gather {
         let mut state = self.state();
         state.waits_for_tasks = state.has_output() && !state.blocked;
-        state.waits_for_tasks
+        // A task that was here already would not end the wait. Who accepts several channels starts tasks that have
+        // something to say as well.
+        state.handed_over = state.waits_for_tasks
+            && alone
+            && !state.called
+            && state.conn.backlog() <= 1
+            // Nor would what goes into a stage.
+            && state.stages.is_empty();
+        match (state.waits_for_tasks, state.handed_over) {
+            (false, _) => Gather::No,
+            (true, false) => Gather::Turn,
+            (true, true) => Gather::HandedOver,
+        }
+    }
+
+    /// Ends a call of a task that has to wait: if the driver waited for it, that goes on.
+    pub(crate) fn pend<T>(&self, mut state: MutexGuard<'_, State<W>>) -> Poll<T> {
+        state.called = true;
+        if state.handed_over {
+            let mut wakes = Wakes::default();
+            state.wake_driver(&mut wakes);
+            drop(state);
+            wakes.wake();
+        }
+        Poll::Pending
+    }
+
+    /// As [`finish_call`](Self::finish_call), of a read: what it leaves to say may wait for what its task does next.
+    pub(crate) fn finish_read(&self, state: MutexGuard<'_, State<W>>) {
+        if !state.handed_over || state.conn.has_events() {
+            self.finish_call(state, true);
+        }
     }
 
     /// Waits for the writer: only the driver may, and never while it holds the state.
@@ -160,8 +209,9 @@ impl<W: Wire> Shared<W> {
     /// Ends a call of the application: sends what it queued if nothing was sent since the driver's last turn, else
     /// leaves it to the driver; then wakes whoever can go on.
     pub(crate) fn finish_call(&self, mut state: MutexGuard<'_, State<W>>, gather: bool) {
+        state.called = true;
         // The usual case within a burst: nobody to wake, and nothing to send or the driver's turn comes anyway.
-        let driven = state.waits_for_tasks
+        let driven = (state.waits_for_tasks && (!state.handed_over || state.driver_woken))
             || state.blocked
             || (state.driver_woken && (gather || state.sent_since_turn))
             || !state.conn.has_output();
@@ -175,6 +225,10 @@ impl<W: Wire> Shared<W> {
             return wakes.wake();
         }
         if state.waits_for_tasks {
+            if state.handed_over {
+                // It goes on as soon as this task waits.
+                state.wake_driver(&mut wakes);
+            }
             drop(state);
             return wakes.wake();
         }

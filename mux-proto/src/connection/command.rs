@@ -98,6 +98,11 @@ impl<W: Wire> Connection<W> {
         Ok(Some(key))
     }
 
+    /// How many channels wait for [`accept`](Self::accept).
+    pub fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
     /// The label, the priority and who opened it.
     pub fn describe(&self, key: Key) -> Option<(Bytes, Priority, Initiator)> {
         let channel = self.table.get(key)?;
