@@ -153,7 +153,8 @@ impl<W: Wire> DrivenSend<W> {
             state.wait_send(self.key, cx.waker());
             return self.shared.pend(state);
         }
-        if total < DIRECT {
+        // The first of a turn is no burst, and a stage costs more than one call.
+        if total < DIRECT && state.conn.send_buffered(self.key) > taken {
             state.open_stage(self.key, &self.stage);
         }
         self.shared.finish_call(state, gather);
@@ -311,11 +312,11 @@ impl<W: Wire> Drop for DrivenSend<W> {
 pub(crate) struct DrivenRecv<W: Wire> {
     shared: Arc<Shared<W>>,
     key: Key,
-    lent: Lent,
+    /// A box: an idle channel shall hold no more than a pointer for it.
+    lent: Option<Box<Lent>>,
 }
 
 /// What the connection lent for small reads.
-#[derive(Default)]
 struct Lent {
     bytes: Vec<u8>,
     /// How much of it was read, and how much of that the connection knows.
@@ -338,37 +339,36 @@ impl Lent {
         }
         ready
     }
+}
 
-    /// Tells the connection how much was read; `true` when that may have to be said to the peer, which ends a call with
-    /// [`finish_call`](Shared::finish_call).
-    fn tell<W: Wire>(&mut self, key: Key, state: &mut State<W>) -> bool {
-        let more = self.read > self.told;
-        if !self.bytes.is_empty() {
-            let holds = state.conn.returned(key, self.read - self.told);
-            self.told = self.read;
-            if !holds || self.rest().is_empty() {
-                *self = Self::default();
-            }
-        }
-        more
+/// Tells the connection how much was read of what it lent; `true` when that may have to be said to the peer, which ends a
+/// call with [`finish_call`](Shared::finish_call).
+fn tell<W: Wire>(held: &mut Option<Box<Lent>>, key: Key, state: &mut State<W>) -> bool {
+    let Some(lent) = held else { return false };
+    let more = lent.read > lent.told;
+    let holds = state.conn.returned(key, lent.read - lent.told);
+    lent.told = lent.read;
+    if !holds || lent.rest().is_empty() {
+        *held = None;
     }
+    more
 }
 
 impl<W: Wire> DrivenRecv<W> {
     pub(crate) fn new(shared: Arc<Shared<W>>, key: Key) -> Self {
-        Self { shared, key, lent: Lent::default() }
+        Self { shared, key, lent: None }
     }
 
     /// Reads behind what was lent, `before` bytes of which are in `buf`.
     fn read_on(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, mut before: usize) -> Poll<Result<usize>> {
         let mut state = self.shared.state();
-        self.lent.tell(self.key, &mut state);
+        tell(&mut self.lent, self.key, &mut state);
         if before == 0
             && let Some(bytes) = state.conn.lend(self.key, buf.remaining())
         {
             self.shared.finish_read(state);
-            self.lent.bytes = bytes;
-            return Poll::Ready(Ok(self.lent.read(buf)));
+            let lent = self.lent.insert(Box::new(Lent { bytes, read: 0, told: 0 }));
+            return Poll::Ready(Ok(lent.read(buf)));
         }
         loop {
             match state.conn.take(self.key, buf.remaining()) {
@@ -402,7 +402,7 @@ impl<W: Wire> DrivenRecv<W> {
 
 impl<W: Wire> RecvOps for DrivenRecv<W> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
-        let read = self.lent.read(buf);
+        let read = self.lent.as_mut().map_or(0, |lent| lent.read(buf));
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(read));
         }
@@ -410,14 +410,16 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
     }
 
     fn poll_read_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>>> {
-        let rest = self.lent.rest();
-        if !rest.is_empty() {
+        if let Some(lent) = &mut self.lent
+            && !lent.rest().is_empty()
+        {
+            let rest = lent.rest();
             let bytes = Bytes::copy_from_slice(&rest[..rest.len().min(max)]);
-            self.lent.read += bytes.len();
+            lent.read += bytes.len();
             return Poll::Ready(Ok(Some(bytes)));
         }
         let mut state = self.shared.state();
-        self.lent.tell(self.key, &mut state);
+        tell(&mut self.lent, self.key, &mut state);
         match state.conn.take(self.key, max)? {
             Chunk::Data(chunk) => {
                 self.shared.finish_read(state);
@@ -434,7 +436,7 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
 
     fn poll_readable(&mut self, cx: &mut Context<'_>, min: usize) -> Poll<()> {
         let mut state = self.shared.state();
-        let told = self.lent.tell(self.key, &mut state);
+        let told = tell(&mut self.lent, self.key, &mut state);
         let readable = state.conn.is_readable(self.key, min);
         if !readable {
             state.wait_recv(self.key, cx.waker());
@@ -451,7 +453,7 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
         let mut state = self.shared.state();
         state.conn.stop(self.key, code)?;
         self.shared.finish_call(state, false);
-        self.lent = Lent::default();
+        self.lent = None;
         Ok(())
     }
 
@@ -459,11 +461,12 @@ impl<W: Wire> RecvOps for DrivenRecv<W> {
         let mut state = self.shared.state();
         state.conn.abandon(self.key, code);
         self.shared.finish_call(state, false);
-        self.lent = Lent::default();
+        self.lent = None;
     }
 
     fn buffered(&self) -> usize {
-        self.shared.state().conn.recv_buffered(self.key).saturating_sub(self.lent.read - self.lent.told)
+        let untold = self.lent.as_ref().map_or(0, |lent| lent.read - lent.told);
+        self.shared.state().conn.recv_buffered(self.key).saturating_sub(untold)
     }
 }
 
