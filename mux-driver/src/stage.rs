@@ -4,7 +4,7 @@
 //! shuts them when they hold nothing more. So what was taken here goes out without another call. Every other call of the half
 //! empties and shuts its stage first, which keeps the order. Whoever holds the state may lock a stage, never the reverse.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use mux_api::backend::Burst;
 use mux_proto::{Connection, Key, Wire};
@@ -17,6 +17,10 @@ const OPEN: usize = 64;
 
 /// Up to here a write is small.
 const SMALL: usize = 1024;
+
+/// A write holds a stage for some 20 ns: the driver tries so often before it sleeps, which only a writer that lost its
+/// processor meanwhile makes it do.
+const TRIES: usize = 200;
 
 /// What a session whose stages are shut keeps.
 const KEPT: usize = 4096;
@@ -57,6 +61,18 @@ impl Stage {
     fn lock(&self) -> MutexGuard<'_, Staged> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// As `lock`, between two writes: who sleeps here has to be woken by the writer, which costs it more than a burst.
+    fn lock_between(&self) -> MutexGuard<'_, Staged> {
+        for _ in 0..TRIES {
+            match self.0.try_lock() {
+                Ok(staged) => return staged,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        self.lock()
+    }
 }
 
 /// The open stages of a session.
@@ -77,7 +93,7 @@ impl Stages {
         if self.open.len() >= OPEN {
             return;
         }
-        let mut staged = stage.lock();
+        let mut staged = stage.lock_between();
         staged.room = room.min(MOST);
         staged.bytes = std::mem::take(&mut self.spare);
         staged.bytes.reserve(KEPT);
@@ -95,7 +111,7 @@ impl Stages {
                 let room = conn.write_accepted(*key, spare);
                 spare.clear();
                 if room > 0 {
-                    stage.lock().room = room.min(MOST);
+                    stage.lock_between().room = room.min(MOST);
                     return true;
                 }
             }
@@ -131,11 +147,11 @@ impl Stages {
 
 /// Takes what the stage holds; it stays open and has so much less room until it is given more.
 fn exchange(stage: &Stage, spare: &mut Vec<u8>) {
-    std::mem::swap(&mut stage.lock().bytes, spare);
+    std::mem::swap(&mut stage.lock_between().bytes, spare);
 }
 
 fn shut<W: Wire>(key: Key, stage: &Stage, spare: &mut Vec<u8>, conn: &mut Connection<W>) {
-    let mut staged = stage.lock();
+    let mut staged = stage.lock_between();
     staged.room = 0;
     let mut bytes = std::mem::take(&mut staged.bytes);
     drop(staged);
