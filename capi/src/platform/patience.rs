@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::monotonic;
 
-/// How long to look: about what the sleep would cost.
-const LIMIT: Duration = Duration::from_micros(60);
+/// How long to look: what a round trip takes whose threads sleep.
+const LIMIT: Duration = Duration::from_micros(100);
 
 /// Where answers take longer, looks are tried for so many milliseconds ...
 const TRIAL: u128 = 4;
