@@ -298,7 +298,7 @@ impl<W: Wire> State<W> {
 
     /// Lets the half gather small writes in `stage`, if the driver will look there and nobody waits for the half itself.
     pub(crate) fn open_stage(&mut self, key: Key, stage: &OnceLock<Arc<Stage>>) {
-        let driven = self.driver_woken || self.blocked || self.waits_for_tasks;
+        let driven = self.driver_woken || self.blocked || (self.waits_for_tasks && !self.handed_over);
         if driven && self.conn.has_output() && self.next != Some(key) && !self.waits_direct(key) {
             let room = self.conn.room(key).unwrap_or(0);
             self.stages.open(key, stage.get_or_init(Arc::default), room);
