@@ -105,6 +105,9 @@ pub(crate) struct Driver {
     requests: Vec<wire::Incoming>,
     /// Channels whose readers or writers were woken in this turn.
     woken: usize,
+    /// Channels of the peer's that came in this turn, and whether the next turn waits once more for what they are used for.
+    arrived: usize,
+    waits: bool,
     /// The connection, which others need longer.
     handed_over: Option<h2::server::Connection<Io, Outgoing>>,
     /// Held as long as the transport.
@@ -181,6 +184,8 @@ impl Driver {
             keys: Vec::new(),
             requests: Vec::new(),
             woken: 0,
+            arrived: 0,
+            waits: false,
             handed_over: None,
             guard,
         }
@@ -359,9 +364,10 @@ impl Future for Driver {
         let conn_waker = this.conn_waker.clone();
         let mut conn_cx = Context::from_waker(&conn_waker);
         let mut more = true;
+        let waits = std::mem::take(&mut this.waits);
         for round in 0..ROUNDS {
             this.gather(&mut conn_cx);
-            if round > 0 && this.woken > 1 {
+            if (round > 0 && this.is_crowd()) || (round == 0 && waits) {
                 // What is to be written goes out together with what they write.
                 break;
             }
@@ -387,7 +393,10 @@ impl Future for Driver {
         }
         // Where several tasks were woken, the next turn comes after theirs: the first of them to write would otherwise have
         // the driver run before the others, and each answer would be a system call of its own.
-        let crowd = std::mem::take(&mut this.woken) > 1;
+        let crowd = this.is_crowd();
+        // Whoever accepts several channels hands them to others, whose turns come after the first of ours.
+        this.waits = std::mem::take(&mut this.arrived) > 1;
+        this.woken = 0;
         if more || crowd {
             cx.waker().wake_by_ref();
         }
@@ -396,6 +405,11 @@ impl Future for Driver {
 }
 
 impl Driver {
+    /// Whether several tasks have something to do because of this turn.
+    fn is_crowd(&self) -> bool {
+        self.woken > 1 || self.arrived > 1
+    }
+
     /// Wakes those who wait until the transport has taken everything.
     fn flushed(&mut self) {
         if !self.shared.counters.flushing.load(Ordering::SeqCst) {

@@ -207,6 +207,7 @@ impl Driver {
             Ok(send) => {
                 let key = self.new_wire(Kind::Channel(Arc::clone(&channel)));
                 self.join(key, send, body, carried);
+                self.arrived += 1;
                 self.shared.offer(channel);
             }
             Err(error) => {
