@@ -220,19 +220,15 @@ impl Hub {
     /// Disarms the watch of a side.
     pub(crate) fn unwatch(&self, side: Side) {
         let record = &self.records[side as usize];
-        let mut watch = record.lock();
-        record.armed.store(false, Ordering::SeqCst);
-        watch.armed = false;
-        if !watch.queued {
-            watch.queue = None;
-        }
+        record.disarm(&mut record.lock());
     }
 
     /// Disarms the watches that `queue` has on this object.
     pub(crate) fn unwatch_from(&self, queue: &Queue) {
-        for side in SIDES {
-            if self.records[side as usize].lock().is_of(queue) {
-                self.unwatch(side);
+        for record in &self.records {
+            let mut watch = record.lock();
+            if watch.is_of(queue) {
+                record.disarm(&mut watch);
             }
         }
     }
@@ -292,6 +288,14 @@ impl Hub {
 impl Record {
     fn lock(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disarm(&self, watch: &mut Watch) {
+        self.armed.store(false, Ordering::SeqCst);
+        watch.armed = false;
+        if !watch.queued {
+            watch.queue = None;
+        }
     }
 }
 

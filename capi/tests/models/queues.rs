@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 use crate::explore;
 use crate::hub::Side;
 use crate::platform;
-use crate::queue::Queue;
+use crate::queue::{Queue, Waitable};
 use crate::status::Fault;
 use crate::sync::{AtomicU32, Condvar, Mutex, Ordering};
 use crate::world::{Object, READ};
@@ -89,6 +89,22 @@ fn a_sleeper_misses_no_byte_with_a_level_watch() {
         object.feed();
         assert_eq!(now(&queue, 2), [7]);
         assert_eq!(now(&queue, 2), [7], "level: as long as it holds");
+    });
+}
+
+#[test]
+fn who_lets_go_of_an_object_leaves_the_watch_of_another_queue() {
+    explore(3, || {
+        let (before, after, object) = (queue(), queue(), Object::new());
+        watch(&before, &object, ONESHOT, 1);
+        let leaver = thread::spawn({
+            let (before, object) = (Arc::clone(&before), Arc::clone(&object));
+            move || object.hub().unwatch_from(&before)
+        });
+        watch(&after, &object, ONESHOT, 2);
+        leaver.join().expect("no panic");
+        object.feed();
+        assert_eq!((now(&before, 2), now(&after, 2)), (vec![], vec![2]));
     });
 }
 
