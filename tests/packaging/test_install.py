@@ -33,6 +33,15 @@ def test_pkg_config_knows_what_the_static_library_needs(prefix, tmp_path, talk):
     talk(server, client)
 
 
+@pytest.mark.skipif(shutil.which("cargo-cinstall") is None, reason="cargo-c is not installed (cargo install cargo-c)")
+def test_cargo_c_lays_out_what_pkg_config_finds(tmp_path, talk):
+    run("cargo", "cinstall", "--locked", "--package", "mux-capi", "--profile", "dev", "--prefix", tmp_path, "--libdir", "lib",
+        cwd=CHECKOUT)
+    assert "[libmux.so.0]" in run("readelf", "-d", tmp_path / "lib" / "libmux.so")
+    found = flags("--cflags", "--libs", path=tmp_path / "lib" / "pkgconfig")
+    talk(*compile_examples(tmp_path, *found, f"-Wl,-rpath,{tmp_path}/lib"))
+
+
 def test_nothing_installed_names_the_staging_directory(install, tmp_path):
     install(PREFIX="/usr", LIBDIR=f"/usr/{LIB}", DESTDIR=str(tmp_path))
     for file in ("pkgconfig/libmux.pc", "cmake/mux/muxConfig.cmake", "cmake/mux/muxConfigVersion.cmake"):
