@@ -11,8 +11,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::relay::{LARGE, Relay, Way, address_of};
 use common::{certificate, dial, dial_error, listen, pair, server_config, within};
-use mux_api::{Config, ErrorKind, OpenOptions, Origin, WriteFlags};
+use mux_api::{Config, ErrorKind, Listener, OpenOptions, Origin, Session, WriteFlags};
 use tokio::net::UdpSocket;
+
+/// Both ends of a session through a relay.
+async fn relayed(way: Way) -> (Session, Session, Listener, Relay) {
+    let made = certificate();
+    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
+    let relay = Relay::start(address_of(listener.url()), way).await;
+    let mut config = Config::default();
+    config.tls.pins = vec![made.pin];
+    let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
+    let server = within(listener.accept()).await.expect("accepts");
+    (client, server, listener, relay)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_port_refuses_and_a_silent_one_times_out() {
@@ -38,25 +50,13 @@ async fn a_closed_port_refuses_and_a_silent_one_times_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_slow_to_answer_is_not_taken_for_closed() {
-    let made = certificate();
-    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
-    let relay =
-        Relay::start(address_of(listener.url()), Way { asleep: Duration::from_millis(400), ..Way::default() }).await;
-    let mut config = Config::default();
-    config.tls.pins = vec![made.pin];
-    dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
+    relayed(Way { asleep: Duration::from_millis(400), ..Way::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_packet_delays_only_the_channel_whose_bytes_it_carried() {
     const CHANNELS: u8 = 20;
-    let made = certificate();
-    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
-    let relay = Relay::start(address_of(listener.url()), Way::default()).await;
-    let mut config = Config::default();
-    config.tls.pins = vec![made.pin];
-    let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
-    let server = within(listener.accept()).await.expect("accepts");
+    let (client, server, _listener, relay) = relayed(Way::default()).await;
     within(async {
         let (came, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut channels = Vec::new();
@@ -98,13 +98,7 @@ async fn a_lost_packet_delays_only_the_channel_whose_bytes_it_carried() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prefaces_and_records_wait_for_nothing_that_others_have_on_their_way() {
     const CHANNELS: usize = 60;
-    let made = certificate();
-    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
-    let relay = Relay::start(address_of(listener.url()), Way::default()).await;
-    let mut config = Config::default();
-    config.tls.pins = vec![made.pin];
-    let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
-    let server = within(listener.accept()).await.expect("accepts");
+    let (client, server, _listener, relay) = relayed(Way::default()).await;
     relay.shut.store(true, Ordering::Relaxed);
     within(async {
         let block = vec![7; 64 * 1024];
@@ -175,13 +169,7 @@ async fn large_writes_are_copied_only_while_the_peer_takes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lossy_link_loses_nothing() {
-    let made = certificate();
-    let listener = listen("quic://127.0.0.1:0", &server_config(&made)).await;
-    let relay = Relay::start(address_of(listener.url()), Way { lose: 37, ..Way::default() }).await;
-    let mut config = Config::default();
-    config.tls.pins = vec![made.pin];
-    let client = dial(&format!("quic://{}", relay.address), &config).await.expect("dials");
-    let server = within(listener.accept()).await.expect("accepts");
+    let (client, server, _listener, relay) = relayed(Way { lose: 37, ..Way::default() }).await;
     within(async {
         let writing = tokio::spawn(async move {
             for at in 0..20u8 {

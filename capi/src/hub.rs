@@ -176,7 +176,7 @@ impl Hub {
     /// Something was sent: a reader may expect an answer.
     #[inline]
     pub(crate) fn expect_answer(&self) {
-        self.sides[Side::Recv as usize].patience.expect();
+        self.sides[Side::Recv as usize].patience.expect_answer();
     }
 
     /// Waits for one side, or for both with `None`.

@@ -27,8 +27,7 @@ use h2::client::SendRequest;
 use mux_api::Error;
 use slab::Slab;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::channel::Channel;
 use crate::headers::{self, Requests};

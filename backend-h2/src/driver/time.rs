@@ -5,7 +5,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use mux_api::{Error, ErrorKind, Origin};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::wire::Kind;
 use super::{Driver, Side};
@@ -41,7 +41,7 @@ impl Driver {
             }
             self.due = Some(due);
             self.timed.clone_from(cx.waker());
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
             timer.as_mut().reset(due);
             if timer.as_mut().poll(cx).is_ready() {
                 self.due = None;

@@ -36,7 +36,7 @@ pub(crate) struct Patience {
 impl Patience {
     /// An answer is to be expected.
     #[inline]
-    pub(crate) fn expect(&self) {
+    pub(crate) fn expect_answer(&self) {
         self.expects.store(true, Ordering::Relaxed);
     }
 
@@ -73,7 +73,7 @@ mod tests {
         assert!(!patience.look(&word, 0), "nothing was written");
         patience.trust.store(TRUST, Ordering::Relaxed);
         while patience.trust.load(Ordering::Relaxed) > 0 {
-            patience.expect();
+            patience.expect_answer();
             assert!(!patience.look(&word, 1), "it stays as it is");
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn shut_down() {
 pub(crate) struct Patience;
 
 impl Patience {
-    pub(crate) fn expect(&self) {}
+    pub(crate) fn expect_answer(&self) {}
 
     pub(crate) fn look(&self, _word: &AtomicU32, _seen: u32) -> bool {
         false
